@@ -1,0 +1,1 @@
+//! Downloader: CDN first, then peers.

@@ -1,0 +1,122 @@
+//! `larder-hub`'s settings.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::Settings;
+use crate::logic::units::Micros;
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HubConfig {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub public_url: Url,
+    pub tracker: Tracker,
+    pub metadata: Metadata,
+    pub policy: PolicySettings,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tracker {
+    pub interval_seconds: u32,
+    pub peers_per_announce_max: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metadata {
+    pub timestamp_lifetime_seconds: u32,
+    pub snapshot_lifetime_seconds: u32,
+    pub targets_lifetime_seconds: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicySettings {
+    pub currency: String,
+    pub price_per_gb: BTreeMap<String, Micros>,
+    pub list_interval_seconds: u32,
+    pub report_interval_seconds: u32,
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        HubConfig {
+            data_dir: "/var/lib/larder-hub".into(),
+            listen: "127.0.0.1:7070".parse().expect("a constant"),
+            public_url: Url::parse("http://127.0.0.1:7070/").expect("a constant"),
+            tracker: Tracker::default(),
+            metadata: Metadata::default(),
+            policy: PolicySettings::default(),
+        }
+    }
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        Tracker { interval_seconds: 1800, peers_per_announce_max: 50 }
+    }
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Metadata {
+            timestamp_lifetime_seconds: 86_400,
+            snapshot_lifetime_seconds: 604_800,
+            targets_lifetime_seconds: 604_800,
+        }
+    }
+}
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        PolicySettings {
+            currency: "CNY".into(),
+            price_per_gb: [("standard".to_owned(), Micros(100_000))].into(),
+            list_interval_seconds: 60,
+            report_interval_seconds: 900,
+        }
+    }
+}
+
+impl Settings for HubConfig {
+    const DEFAULT_TOML: &'static str = include_str!("hub.toml");
+
+    fn check(&self) -> Result<(), String> {
+        if !matches!(self.public_url.scheme(), "http" | "https")
+            || !self.public_url.path().ends_with('/')
+        {
+            return Err(
+                "public_url must start with http:// or https:// and end with a slash".into()
+            );
+        }
+        if self.metadata.timestamp_lifetime_seconds < 60 {
+            return Err("metadata.timestamp_lifetime_seconds is under 60: devices would call every list expired".into());
+        }
+        if self.tracker.interval_seconds == 0 {
+            return Err("tracker.interval_seconds must be at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn default_file_says_what_the_defaults_are() {
+        let parse = |text: &str| config::parse::<HubConfig>(Path::new("hub.toml"), text);
+        assert_eq!(parse(HubConfig::DEFAULT_TOML).expect("parses"), HubConfig::default());
+        assert_eq!(parse("").expect("parses"), HubConfig::default());
+        assert!(parse("public_url = \"http://x\"").is_ok(), "a URL without a path gets one");
+        assert!(parse("public_url = \"http://x/y\"").is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! The policy: what the operator pays, how often it wants to hear from a device, and whose
+//! signature on a statement counts.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::logic::units::Micros;
+
+pub const MAX_POLICY_BYTES: u64 = 256 * 1024;
+
+/// Target `policy.json`, UTF-8 JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Version of this shape: 1.
+    pub format: u32,
+    /// ISO 4217 code, such as `CNY`.
+    pub currency: String,
+    /// Micros per decimal gigabyte of payload to WAN peers, by price class.
+    pub price_per_gb: BTreeMap<String, Micros>,
+    /// Seconds between two looks at the list.
+    pub list_interval_seconds: u32,
+    /// Seconds between two reports.
+    pub report_interval_seconds: u32,
+    /// Ed25519 public keys (hex) that may sign statements.
+    pub statement_keys: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    #[error("the policy is {found} bytes, more than the limit of {MAX_POLICY_BYTES}")]
+    TooLarge { found: u64 },
+    #[error("the policy is not in the expected form: {0}")]
+    Malformed(String),
+    #[error("the policy has format {0}; this version of Larder reads format 1")]
+    UnknownFormat(u32),
+    #[error("the policy's {0} is out of range")]
+    OutOfRange(&'static str),
+}
+
+impl Policy {
+    pub fn parse(bytes: &[u8]) -> Result<Policy, PolicyError> {
+        if bytes.len() as u64 > MAX_POLICY_BYTES {
+            return Err(PolicyError::TooLarge { found: bytes.len() as u64 });
+        }
+        let policy: Policy =
+            serde_json::from_slice(bytes).map_err(|e| PolicyError::Malformed(e.to_string()))?;
+        if policy.format != 1 {
+            return Err(PolicyError::UnknownFormat(policy.format));
+        }
+        if policy.currency.len() != 3 || !policy.currency.bytes().all(|b| b.is_ascii_uppercase()) {
+            return Err(PolicyError::OutOfRange("currency"));
+        }
+        const HOUR: u32 = 3600;
+        if !(1..=24 * HOUR).contains(&policy.list_interval_seconds) {
+            return Err(PolicyError::OutOfRange("list_interval_seconds"));
+        }
+        if !(1..=24 * HOUR).contains(&policy.report_interval_seconds) {
+            return Err(PolicyError::OutOfRange("report_interval_seconds"));
+        }
+        Ok(policy)
+    }
+
+    /// Unknown classes earn nothing rather than something made up.
+    pub fn price(&self, class: &str) -> Micros {
+        self.price_per_gb.get(class).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy {
+            format: 1,
+            currency: "CNY".into(),
+            price_per_gb: [("standard".to_owned(), Micros(100_000))].into(),
+            list_interval_seconds: 60,
+            report_interval_seconds: 900,
+            statement_keys: vec![],
+        }
+    }
+
+    #[test]
+    fn refuses_values_out_of_range() {
+        let parse = |p: &Policy| Policy::parse(&serde_json::to_vec(p).expect("serialises"));
+        assert_eq!(parse(&policy()), Ok(policy()));
+        for (field, p) in [
+            ("currency", Policy { currency: "yuan".into(), ..policy() }),
+            ("list_interval_seconds", Policy { list_interval_seconds: 0, ..policy() }),
+            ("report_interval_seconds", Policy { report_interval_seconds: 90_000, ..policy() }),
+        ] {
+            assert_eq!(parse(&p), Err(PolicyError::OutOfRange(field)));
+        }
+    }
+}

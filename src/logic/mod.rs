@@ -1,0 +1,13 @@
+//! The pure decision cores. Nothing in here reads a clock, draws a random number, opens a file or a
+//! socket, or iterates in hash order: time and randomness are arguments, so a year of a household
+//! can be played in seconds and every run can be repeated.
+
+pub mod backoff;
+pub mod bitfield;
+pub mod hotlist;
+pub mod infohash;
+pub mod metainfo;
+pub mod now;
+pub mod rating;
+pub mod units;
+pub mod usage;

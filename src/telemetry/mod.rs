@@ -1,0 +1,15 @@
+//! Logging for all three programs: lines on stderr, filtered by `LARDER_LOG` (tracing's syntax).
+
+use tracing_subscriber::EnvFilter;
+
+/// Call once, first thing. Our own messages at `info`, the libraries' at `warn`.
+pub fn init() {
+    let filter = EnvFilter::try_from_env("LARDER_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,larder=info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .compact()
+        .init();
+}
