@@ -4,10 +4,12 @@
 
 pub mod backoff;
 pub mod bitfield;
+pub mod earnings;
 pub mod hotlist;
 pub mod infohash;
 pub mod ledger;
 pub mod metainfo;
+pub mod node;
 pub mod now;
 pub mod placement;
 pub mod rating;

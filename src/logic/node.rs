@@ -409,28 +409,27 @@ impl<R: Rng> Node<R> {
         }));
     }
 
-    /// Brings what is held in line with the list. Without a clock that can be trusted nothing
-    /// changes: no lease can be judged, so nothing new is served, filled or evicted.
+    /// Brings what is held in line with the list. Without a clock that can be trusted no lease can
+    /// be judged: nothing new is served, filled or evicted.
     fn replan(&mut self, now: Now) {
-        let (Some(list), Some(wall)) = (&self.list, now.wall.synced()) else { return };
-        let held: Vec<Held> = self
-            .contents
-            .iter()
-            .filter(|(_, c)| c.stored && c.phase != Phase::Leaving)
-            .map(|(infohash, c)| Held { infohash: *infohash, size_bytes: c.size_bytes })
+        let Some(list) = &self.list else { return };
+        let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
+        let held: Vec<Held> = staying
+            .map(|(i, c)| Held { infohash: *i, size_bytes: c.size_bytes, complete: c.complete })
             .collect();
-        let leaving =
-            self.contents.values().filter(|c| c.phase == Phase::Leaving).map(|c| c.size_bytes);
+        let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
         // What is on its way out still takes up room.
-        let quota_bytes = self.settings.quota_bytes.saturating_sub(leaving.sum());
-        let plan = placement::plan(list, &held, Budget { quota_bytes }, wall);
+        let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
+        let budget =
+            Budget { quota_bytes: self.settings.quota_bytes.saturating_sub(leaving_bytes) };
+        let plan = placement::plan(list, &held, budget, now.wall);
         let entries: BTreeMap<Infohash, Entry> =
             list.entries.iter().map(|e| (e.infohash, e.clone())).collect();
         self.refused = plan.refused.into_iter().map(|(i, why)| (i, why.to_string())).collect();
         for infohash in plan.evict {
             self.leave(infohash);
         }
-        self.contents.retain(|i, c| c.stored || plan.fill.contains(i));
+        self.contents.retain(|infohash, c| c.stored || plan.fill.contains(infohash));
         for infohash in &plan.fill {
             let Some(entry) = entries.get(infohash) else { continue };
             self.contents.entry(*infohash).or_insert_with(|| Content::wanted(entry));
@@ -440,8 +439,10 @@ impl<R: Rng> Node<R> {
                 content.entry = entries.get(infohash).cloned();
             }
         }
-        self.serve_what_is_complete(now.monotonic);
-        self.start_next_fill(&plan.fill, wall, now.monotonic);
+        if let Some(wall) = now.wall.synced() {
+            self.serve_what_is_complete(now.monotonic);
+            self.start_next_fill(&plan.fill, wall, now.monotonic);
+        }
     }
 
     fn leave(&mut self, infohash: Infohash) {
@@ -477,9 +478,7 @@ impl<R: Rng> Node<R> {
         if self.fill_running.is_some() || !list_is_fresh {
             return;
         }
-        let unfinished = self.contents.iter().filter(|(_, c)| c.stored && !c.complete);
-        let resumed: Vec<Infohash> = unfinished.map(|(i, _)| *i).collect();
-        for infohash in resumed.iter().chain(order) {
+        for infohash in order {
             let Some(content) = self.contents.get_mut(infohash) else { continue };
             let waiting = content.retry_at.is_some_and(|due| due > at);
             if content.phase != Phase::Waiting || content.complete || waiting {
@@ -588,3 +587,6 @@ impl Content {
         Some(Command::Announce { entry, event })
     }
 }
+
+#[cfg(test)]
+mod tests;
