@@ -4,6 +4,8 @@
 
 pub mod backoff;
 pub mod bitfield;
+pub mod choke;
+pub mod governor;
 pub mod hotlist;
 pub mod infohash;
 pub mod metainfo;
@@ -11,3 +13,4 @@ pub mod now;
 pub mod rating;
 pub mod units;
 pub mod usage;
+pub mod wire;
