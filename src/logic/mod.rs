@@ -4,7 +4,9 @@
 
 pub mod backoff;
 pub mod bitfield;
+pub mod choke;
 pub mod earnings;
+pub mod governor;
 pub mod hotlist;
 pub mod infohash;
 pub mod ledger;
@@ -15,3 +17,4 @@ pub mod placement;
 pub mod rating;
 pub mod units;
 pub mod usage;
+pub mod wire;
