@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod bitfield;
 pub mod hotlist;
 pub mod infohash;
+pub mod login_guard;
 pub mod metainfo;
 pub mod now;
 pub mod rating;
