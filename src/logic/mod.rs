@@ -10,6 +10,7 @@ pub mod governor;
 pub mod hotlist;
 pub mod infohash;
 pub mod ledger;
+pub mod login_guard;
 pub mod metainfo;
 pub mod node;
 pub mod now;
