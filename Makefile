@@ -31,7 +31,7 @@ demo: ## Run the whole chain on this machine: hub, device, content, earnings.
 
 .PHONY: test
 test: ## Install what is missing, then run everything that CI runs.
-	@scripts/steps setup lint web-check deny arm-check size tests
+	@scripts/steps setup lint web-check deny arm-check size e2e-web tests
 
 .PHONY: check
 check: ## The fast loop: formatting, clippy, unit and architecture tests.
@@ -83,3 +83,8 @@ web: ## Build the owner's page into web-ui/dist, which the binary embeds.
 .PHONY: web-check
 web-check: ## Types and unit tests of the page; web-ui/dist is the build of its source.
 	cd web-ui && npm ci --no-audit --no-fund && npm test && npm run check-dist
+
+.PHONY: e2e-web
+e2e-web: ## The owner's page in a real browser, against the real programs.
+	cargo build --locked --bins
+	cd web-ui && npm ci --no-audit --no-fund && LARDER_BIN_DIR=$(abspath $(TARGET_DIR))/debug npm run e2e
