@@ -12,8 +12,8 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export PUPPETEER_SKIP_DOWNLOAD := 1
 
-# Whole programs with real clients live in tests/e2e*; all else is fast.
-E2E := binary(/^e2e/)
+# Units, and those in tests/ that start no programs. All else in tests/ starts the real ones.
+FAST := kind(lib) + binary(tidy)
 NEXTEST := cargo nextest run --locked
 
 .PHONY: help
@@ -31,13 +31,13 @@ demo: ## Run the whole chain on this machine: hub, device, content, earnings.
 
 .PHONY: test
 test: ## Install what is missing, then run everything that CI runs.
-	@scripts/steps setup lint web-check deny arm-check size tests
+	@scripts/steps setup lint web-check deny arm-check size e2e-web tests
 
 .PHONY: check
 check: ## The fast loop: formatting, clippy, unit and architecture tests.
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	$(NEXTEST) -E 'not ($(E2E))' $(ARGS)
+	$(NEXTEST) -E '$(FAST)' $(ARGS)
 
 ##### The parts
 
@@ -60,7 +60,7 @@ tests: ## All Rust tests: units, architecture, and the programs with real client
 
 .PHONY: e2e
 e2e: ## Only the tests of whole programs with real clients.
-	$(NEXTEST) -E '$(E2E)' $(ARGS)
+	$(NEXTEST) -E 'not ($(FAST))' $(ARGS)
 
 .PHONY: deny
 deny: ## Licences, bans and sources of the dependencies; advisories where they can be fetched.
@@ -83,3 +83,8 @@ web: ## Build the owner's page into web-ui/dist, which the binary embeds.
 .PHONY: web-check
 web-check: ## Types and unit tests of the page; web-ui/dist is the build of its source.
 	cd web-ui && npm ci --no-audit --no-fund && npm test && npm run check-dist
+
+.PHONY: e2e-web
+e2e-web: ## The owner's page in a real browser, against the real programs.
+	cargo build --locked --bins
+	cd web-ui && npm ci --no-audit --no-fund && LARDER_BIN_DIR=$(abspath $(TARGET_DIR))/debug npm run e2e

@@ -223,7 +223,7 @@ fn use_tree(
             "as" => at += 2,
             "," | "}" | ";" | "" => break,
             // `use a::{self, b}`: the `self` is `a`.
-            "self" if path.len() > 0 => at += 1,
+            "self" if !path.is_empty() => at += 1,
             segment => {
                 path.push(segment.to_owned());
                 at += 1;
