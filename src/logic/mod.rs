@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod bitfield;
+pub mod fault;
 pub mod hotlist;
 pub mod infohash;
 pub mod ledger;
