@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod bitfield;
 pub mod choke;
 pub mod earnings;
+pub mod fault;
 pub mod governor;
 pub mod hotlist;
 pub mod infohash;
