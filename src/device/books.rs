@@ -1,14 +1,11 @@
 //! What the page and the tracker are told of the ledger, kept in memory so that nobody has to ask
 //! the database each second. The truth stays in the store; this is its echo.
 
-use std::collections::BTreeMap;
-
 use crate::{
     api::hub::Statement,
     logic::{
         earnings::{MonthBooks, Sums},
         hotlist::{HotList, Policy},
-        infohash::Infohash,
         now::{UnixSeconds, UtcMonth},
         units::Micros,
         usage::UsageLine,
@@ -19,17 +16,14 @@ use crate::{
 pub struct Books {
     month: Option<UtcMonth>,
     lines: MonthBooks,
-    /// All-time payload by content.
-    egress: BTreeMap<Infohash, u64>,
     pub reported_bytes: u64,
     pub reports_pending: u64,
 }
 
 impl Books {
     /// `lines` are the ledger's for the month of `now`.
-    pub fn open(now: UnixSeconds, lines: &[UsageLine], egress: BTreeMap<Infohash, u64>) -> Books {
-        let mut books =
-            Books { month: Some(now.hour().day().month()), egress, ..Books::default() };
+    pub fn open(now: UnixSeconds, lines: &[UsageLine]) -> Books {
+        let mut books = Books { month: Some(now.hour().day().month()), ..Books::default() };
         lines.iter().for_each(|line| books.lines.add(line));
         books
     }
@@ -43,23 +37,13 @@ impl Books {
                 self.lines = MonthBooks::default();
             }
             self.lines.add(line);
-            *self.egress.entry(line.infohash).or_default() += line.usage.payload_bytes;
         }
-    }
-
-    /// Bytes whose hour is not known yet count for the content, not for any day.
-    pub fn add_undated(&mut self, infohash: Infohash, payload_bytes: u64) {
-        *self.egress.entry(infohash).or_default() += payload_bytes;
     }
 
     pub fn settle(&mut self, statement: &Statement) {
         self.lines.settle(
             statement.lines.iter().map(|l| (l.infohash, l.hour, l.payload_bytes, l.amount)),
         );
-    }
-
-    pub fn egress_bytes(&self, infohash: Infohash) -> u64 {
-        self.egress.get(&infohash).copied().unwrap_or_default()
     }
 
     /// Today's and this month's sums.

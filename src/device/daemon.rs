@@ -51,7 +51,7 @@ pub enum Message {
     Contact(Result<Option<UnixSeconds>, String>),
     Servable(Servable),
     PieceVerified { infohash: Infohash, piece: u32, source: FillSource, bytes: u64 },
-    Flushed { lines: Vec<UsageLine>, undated: Vec<UsageDelta> },
+    Flushed(Vec<UsageLine>),
     FlushFailed { deltas: Vec<UsageDelta>, problem: String },
     Reported { reported_bytes: u64, pending: u64 },
     Settled(Statement),
@@ -174,13 +174,10 @@ impl Daemon {
                     FillSource::Peer => holding.peer_bytes += bytes,
                 }
             }
-            Message::Flushed { lines, undated } => {
+            Message::Flushed(lines) => {
                 self.flushing = false;
                 self.store_problem = None;
                 self.books.add(&lines);
-                for delta in undated {
-                    self.books.add_undated(delta.infohash, delta.usage.payload_bytes);
-                }
             }
             Message::FlushFailed { deltas, problem } => {
                 self.flushing = false;
@@ -304,18 +301,18 @@ impl Daemon {
     fn serve(&mut self, infohash: Infohash) {
         let store = &self.context.store;
         let servable = store.metainfo(infohash).and_then(|metainfo| {
-            let have = store.have(infohash)?;
-            Ok(metainfo.map(|m| Servable {
+            let stored = store.stored_content(infohash)?;
+            Ok(metainfo.zip(stored).map(|(metainfo, stored)| Servable {
                 infohash,
-                piece_length: m.piece_length,
-                total_bytes: m.total_bytes,
-                info_bytes: m.info_bytes.into(),
-                have,
+                piece_length: metainfo.piece_length,
+                total_bytes: metainfo.total_bytes,
+                info_bytes: metainfo.info_bytes.into(),
+                have: stored.have,
             }))
         });
         match servable {
             Ok(Some(servable)) => self.engine.send(ServeCommand::Add(servable)),
-            Ok(None) => tracing::error!(%infohash, "cannot serve: its metainfo is missing"),
+            Ok(None) => tracing::error!(%infohash, "cannot serve: the store does not know it"),
             Err(error) => tracing::error!(%infohash, "cannot serve: {error}"),
         }
     }
@@ -337,7 +334,7 @@ impl Daemon {
     }
 
     fn announce(&self, entry: Entry, event: AnnounceEvent) {
-        let uploaded = self.books.egress_bytes(entry.infohash);
+        let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
         tokio::spawn(tasks::announce(self.context.clone(), entry, event, self.peer_port, uploaded));
     }
 
@@ -393,7 +390,7 @@ impl Daemon {
             reported_bytes: self.books.reported_bytes,
             holding: &|infohash| {
                 let mut holding = self.holdings.get(&infohash)?.clone();
-                holding.egress_bytes = self.books.egress_bytes(infohash);
+                holding.egress_bytes = self.context.store.egress(infohash).payload_bytes;
                 Some(holding)
             },
         })
@@ -410,7 +407,7 @@ impl Daemon {
         }
         while self.flushing {
             match self.inbox.recv().await {
-                Some(message @ (Message::Flushed { .. } | Message::FlushFailed { .. })) => {
+                Some(message @ (Message::Flushed(_) | Message::FlushFailed { .. })) => {
                     self.handle(message);
                 }
                 Some(_) => {}
@@ -424,7 +421,7 @@ impl Daemon {
             tracing::error!("the last second's counts are lost: {problem}");
         }
         let goodbyes = self.node.goodbyes().into_iter().map(|entry| {
-            let uploaded = self.books.egress_bytes(entry.infohash);
+            let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
             let context = self.context.clone();
             tasks::announce(context, entry, AnnounceEvent::Stopped, self.peer_port, uploaded)
         });
@@ -447,21 +444,24 @@ impl Daemon {
     }
 }
 
+/// Puts counts into the ledger. What was counted before the time was known is dated as soon as it is.
 fn save(store: &Store, hour: Option<UtcHour>, deltas: Vec<UsageDelta>) -> Message {
-    if let Err(error) = store.add_usage(hour, &deltas) {
+    let dated = match hour {
+        Some(hour) => store.date_undated(hour).map(drop),
+        None => Ok(()),
+    };
+    if let Err(error) = dated.and_then(|()| store.add_usage(hour, &deltas)) {
         return Message::FlushFailed { deltas, problem: error.to_string() };
     }
-    match hour {
-        Some(hour) => {
-            let line = |d: &UsageDelta| UsageLine {
-                infohash: d.infohash,
-                hour,
-                class: d.class,
-                usage: d.usage,
-            };
-            Message::Flushed { lines: deltas.iter().map(line).collect(), undated: vec![] }
-        }
-        None => Message::Flushed { lines: vec![], undated: deltas },
-    }
+    let line = |hour, d: &UsageDelta| UsageLine {
+        infohash: d.infohash,
+        hour,
+        class: d.class,
+        usage: d.usage,
+    };
+    Message::Flushed(match hour {
+        Some(hour) => deltas.iter().map(|d| line(hour, d)).collect(),
+        // In the ledger, but on no day yet: the page hears of them after the next start.
+        None => vec![],
+    })
 }
-

@@ -1,7 +1,10 @@
 //! The owner's page meets the daemon here: what the page may ask for becomes a message, and the
 //! password lives in the store.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
 use rand::RngExt;
@@ -57,27 +60,30 @@ impl Backend for OwnerBackend {
     }
 }
 
-pub struct StoredCredentials(pub Store);
+pub struct StoredCredentials {
+    pub store: Store,
+    pub data_dir: PathBuf,
+}
 
 impl Credentials for StoredCredentials {
     fn password_hash(&self) -> io::Result<Option<String>> {
-        self.0.setting(PASSWORD_HASH).map_err(io::Error::other)
+        self.store.setting(PASSWORD_HASH).map_err(io::Error::other)
     }
 
     fn set_password_hash(&self, phc: &str) -> io::Result<()> {
-        self.0.set_setting(PASSWORD_HASH, &phc).map_err(io::Error::other)?;
+        self.store.set_setting(PASSWORD_HASH, phc).map_err(io::Error::other)?;
         // The code has done its work. If the file stays behind, it opens nothing any more.
-        let _ = std::fs::remove_file(self.0.data_dir().join(SETUP_CODE_FILE));
+        let _ = std::fs::remove_file(self.data_dir.join(SETUP_CODE_FILE));
         Ok(())
     }
 }
 
 /// The one-time code for setting the password: made once, the same after a restart, gone when used.
-pub fn setup_code(credentials: &Arc<StoredCredentials>) -> io::Result<Option<String>> {
+pub fn setup_code(credentials: &StoredCredentials) -> io::Result<Option<String>> {
     if credentials.password_hash()?.is_some() {
         return Ok(None);
     }
-    let store = &credentials.0;
+    let store = &credentials.store;
     let code = match store.setting::<String>(SETUP_CODE).map_err(io::Error::other)? {
         Some(code) => code,
         None => {
@@ -86,7 +92,7 @@ pub fn setup_code(credentials: &Arc<StoredCredentials>) -> io::Result<Option<Str
             code
         }
     };
-    write_private(&store.data_dir().join(SETUP_CODE_FILE), &code)?;
+    write_private(&credentials.data_dir.join(SETUP_CODE_FILE), &code)?;
     Ok(Some(code))
 }
 
@@ -99,7 +105,7 @@ fn new_code(rng: &mut impl rand::Rng) -> String {
     code
 }
 
-fn write_private(path: &std::path::Path, text: &str) -> io::Result<()> {
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let mut file =
         std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;

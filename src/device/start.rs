@@ -47,9 +47,11 @@ use crate::{
 
 /// Messages in flight; tasks wait when the daemon is this far behind.
 const INBOX: usize = 256;
+/// The store's secret that holds the identity, PKCS#8.
+const IDENTITY_KEY: &str = "identity_key";
+
 /// Names of what is kept in the store's settings.
 pub(super) mod setting {
-    pub const IDENTITY_KEY: &str = "identity_key";
     pub const ENROLLED: &str = "enrolled";
     pub const LIMIT: &str = "egress_bytes_per_second_max";
     pub const PAUSED_UNTIL: &str = "paused_until";
@@ -90,7 +92,7 @@ impl Daemon {
         let clock = Clock::new();
         let now = clock.now();
         let store = Store::open(&config.data_dir)?;
-        let identity = Arc::new(identity(&store)?);
+        let identity = Arc::new(identity(&store, &config.data_dir)?);
         let root = std::fs::read(&config.hub.root_file).map_err(|source| {
             DaemonError::RootFile { path: config.hub.root_file.clone(), source }
         })?;
@@ -163,15 +165,13 @@ impl OpenContent for StoredContent {
     }
 }
 
-fn identity(store: &Store) -> Result<Identity, DaemonError> {
-    if let Some(der) = store.setting::<Vec<u8>>(setting::IDENTITY_KEY)? {
+fn identity(store: &Store, data_dir: &Path) -> Result<Identity, DaemonError> {
+    if let Some(der) = store.secret(IDENTITY_KEY)? {
         let key = SigningKey::from_pkcs8(&der);
-        return Ok(Identity::new(
-            key.ok_or_else(|| DaemonError::Identity(store.data_dir().to_owned()))?,
-        ));
+        return Ok(Identity::new(key.ok_or_else(|| DaemonError::Identity(data_dir.to_owned()))?));
     }
     let key = SigningKey::generate();
-    store.set_setting(setting::IDENTITY_KEY, &key.to_pkcs8())?;
+    store.set_secret(IDENTITY_KEY, &key.to_pkcs8())?;
     Ok(Identity::new(key))
 }
 
@@ -220,7 +220,10 @@ pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, Sto
         let holding = Holding {
             name: c.name,
             size_bytes: c.total_bytes,
-            held_bytes: c.held_bytes,
+            held_bytes: match c.have.is_complete() {
+                true => c.total_bytes,
+                false => c.web_seed_bytes + c.peer_bytes,
+            },
             web_seed_bytes: c.web_seed_bytes,
             peer_bytes: c.peer_bytes,
             egress_bytes: 0,
@@ -236,15 +239,14 @@ fn books(
     now: Now,
 ) -> Result<Books, DaemonError> {
     let store = &context.store;
-    let egress = store.egress_totals()?;
     let Some(wall) = now.wall.synced() else {
-        return Ok(Books::open(UnixSeconds(0), &[], egress));
+        return Ok(Books::open(UnixSeconds(0), &[]));
     };
     let month = wall.hour().day().month();
     let first = UtcHour(wall.hour().0.saturating_sub(24 * 31));
-    let lines = store.usage_between(first, wall.hour())?;
+    let lines = store.usage_between(first, UtcHour(wall.hour().0 + 1))?;
     let this_month: Vec<_> = lines.into_iter().filter(|l| l.hour.day().month() == month).collect();
-    let mut books = Books::open(wall, &this_month, egress);
+    let mut books = Books::open(wall, &this_month);
     books.reported_bytes = store.reported_bytes()?;
     books.reports_pending = store.unsent_reports()?.len() as u64;
     let request = StatementRequest {
@@ -253,7 +255,7 @@ fn books(
         created_at: wall,
     };
     let keys = followed.map(|(_, policy, _)| policy.statement_keys.clone()).unwrap_or_default();
-    if let Some(signed) = store.statement(&request.month)?
+    if let Some(signed) = store.statement(month)?
         && let Ok(statement) = tasks::open_statement(&signed, &keys, &request)
     {
         books.settle(&statement);
@@ -299,7 +301,10 @@ async fn start_admin(
         .await
         .map_err(|source| DaemonError::Listen { address, source })?;
     let local_addr = listener.local_addr()?;
-    let credentials = Arc::new(StoredCredentials(store.clone()));
+    let credentials = Arc::new(StoredCredentials {
+        store: store.clone(),
+        data_dir: config.data_dir.clone(),
+    });
     let setup_code = setup_code(&credentials)?;
     let admin_url = admin_url(local_addr);
     if let Some(code) = &setup_code {

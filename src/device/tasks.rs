@@ -12,7 +12,7 @@ use super::{
     daemon::Message,
     identity::Identity,
     serve::Servable,
-    store::{ContentFile, Store},
+    store::{ContentFile, Store, StoreError},
     swarm::{FillJob, FillSource, Filler, PieceSink},
     upstream::{self, AnnounceRequest, Hub, ListRepository, UpstreamError},
 };
@@ -22,6 +22,7 @@ use crate::{
         signed::{Signed, SignedError},
     },
     logic::{
+        bitfield::Bitfield,
         hotlist::{Entry, HotList},
         infohash::Infohash,
         metainfo::{MAX_METAINFO_BYTES, Metainfo},
@@ -59,7 +60,7 @@ impl Context {
     /// Runs blocking store work off the async threads.
     async fn stored<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Store) -> Result<T, super::store::StoreError> + Send + 'static,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, UpstreamError> {
         let store = self.store.clone();
         match tokio::task::spawn_blocking(move || work(&store)).await {
@@ -148,17 +149,17 @@ async fn try_report(
     let reported_bytes = context.stored(Store::reported_bytes).await?;
     context.tell(Message::Reported { reported_bytes, pending }).await;
 
-    let month = now.hour().day().month().to_string();
+    let month = now.hour().day().month();
     let request = StatementRequest {
         device: context.identity.device.clone(),
-        month: month.clone(),
+        month: month.to_string(),
         created_at: now,
     };
     let signed = context.hub.statement(&Signed::new(&request, &context.identity.key)).await?;
     let statement = open_statement(&signed, statement_keys, &request)
         .map_err(|e| UpstreamError::List(format!("its statement is not acceptable: {e}")))?;
     context.contact(Ok(None)).await;
-    context.stored(move |store| store.save_statement(&month, &signed)).await?;
+    context.stored(move |store| store.save_statement(month, &signed)).await?;
     context.tell(Message::Settled(statement)).await;
     Ok(())
 }
@@ -243,7 +244,8 @@ async fn try_fill(
             .await
             .map_err(local)?
     };
-    let have = context.stored(move |store| store.have(infohash)).await.map_err(local)?;
+    let stored = context.stored(move |store| store.stored_content(infohash)).await.map_err(local)?;
+    let have = stored.map_or_else(|| Bitfield::empty(metainfo.piece_count()), |s| s.have);
     context
         .tell(Message::Servable(Servable {
             infohash,
@@ -320,7 +322,7 @@ async fn sources(
 struct Sink {
     infohash: Infohash,
     metainfo: Arc<Metainfo>,
-    content: ContentFile,
+    content: Arc<ContentFile>,
     store: Store,
     messages: mpsc::Sender<Message>,
 }
