@@ -301,27 +301,26 @@ async fn start_admin(
         .await
         .map_err(|source| DaemonError::Listen { address, source })?;
     let local_addr = listener.local_addr()?;
-    let credentials = Arc::new(StoredCredentials {
-        store: store.clone(),
-        data_dir: config.data_dir.clone(),
-    });
+    let credentials =
+        StoredCredentials { store: store.clone(), data_dir: config.data_dir.clone() };
     let setup_code = setup_code(&credentials)?;
     let admin_url = admin_url(local_addr);
     if let Some(code) = &setup_code {
         tracing::info!("set the owner's password at {admin_url} with the one-time code {code}");
     }
-    let router = admin::router(
-        AdminSettings {
-            hosts: config.admin.hosts.clone(),
-            setup_code: setup_code.unwrap_or_default(),
-            local_addr,
-        },
+    let settings = AdminSettings {
+        hosts: config.admin.hosts.clone(),
+        setup_code: setup_code.unwrap_or_default(),
+        local_addr,
+    };
+    let page = admin::serve(
+        listener,
+        settings,
         Arc::new(OwnerBackend { status, messages }),
-        credentials,
+        Arc::new(credentials),
     );
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, service).await {
+        if let Err(error) = page.await {
             tracing::error!("the admin page has stopped: {error}");
         }
     });
