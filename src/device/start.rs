@@ -124,7 +124,7 @@ impl Daemon {
             identity,
             hub: Hub::new(http.clone(), hub),
             http,
-            filler: Arc::new(Filler::new(FillSettings::default())),
+            filler: Arc::new(Filler::new(FillSettings::new(store.scratch_dir()))),
             repository: Arc::new(Mutex::new(repository)),
             messages,
             store,

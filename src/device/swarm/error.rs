@@ -42,7 +42,9 @@ pub enum WebSeedProblem {
     WrongRange,
     #[error("closed the connection before all bytes had come")]
     Truncated,
-    #[error("sent bytes for piece {piece} that are not the published content; it is not used again")]
+    #[error(
+        "sent bytes for piece {piece} that are not the published content; it is not used again"
+    )]
     Poisoned { piece: u32 },
 }
 

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::{FillError, progress::Progress, web_seed::WebSeeds};
+use super::{
+    FillError,
+    progress::Progress,
+    web_seed::{WebSeeds, pieces_at_once},
+};
 
 /// Reports its end through `progress`.
 pub(super) async fn run(seeds: Arc<WebSeeds>, progress: Arc<Progress>, stop: CancellationToken) {
@@ -17,7 +21,7 @@ pub(super) async fn run(seeds: Arc<WebSeeds>, progress: Arc<Progress>, stop: Can
                 let seeds = seeds.clone();
                 async move { Ok::<_, FillError>((piece, seeds.fetch(piece).await?)) }
             })
-            .buffered(seeds.pieces_at_once())
+            .buffered(pieces_at_once(&progress.metainfo))
             .try_for_each(|(piece, data)| {
                 let progress = progress.clone();
                 async move {

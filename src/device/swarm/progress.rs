@@ -32,6 +32,8 @@ struct State {
     from_web_seed: Bitfield,
     outcome: FillOutcome,
     failure: Option<FillError>,
+    /// What the last web seed was given up for, while peers may still bring the rest.
+    web_seed_failure: Option<FillError>,
 }
 
 impl Progress {
@@ -45,6 +47,7 @@ impl Progress {
                 from_web_seed: Bitfield::empty(pieces),
                 outcome: FillOutcome::default(),
                 failure: None,
+                web_seed_failure: None,
             }),
             fetched_bytes: AtomicU64::new(0),
             changed: Notify::new(),
@@ -73,6 +76,15 @@ impl Progress {
     pub fn fail(&self, error: FillError) {
         self.state.lock().failure.get_or_insert(error);
         self.changed.notify_one();
+    }
+
+    /// Not the end as long as there are peers.
+    pub fn web_seeds_gave_up(&self, error: FillError) {
+        self.state.lock().web_seed_failure = Some(error);
+    }
+
+    pub fn web_seed_failure(&self) -> Option<FillError> {
+        self.state.lock().web_seed_failure.take()
     }
 
     pub fn count_fetched(&self, bytes: u64) {

@@ -53,10 +53,8 @@ impl WebSeeds {
         Ok(WebSeeds { client: client(&settings)?, settings, progress, seeds })
     }
 
-    /// How many pieces to fetch at a time: some in flight to hide the round trip, but few enough
-    /// that their buffers fit a router's memory.
-    pub fn pieces_at_once(&self) -> usize {
-        pieces_at_once(&self.progress.metainfo)
+    pub fn is_empty(&self) -> bool {
+        self.seeds.is_empty()
     }
 
     /// A whole verified piece, from the first web seed that is still good.
@@ -153,7 +151,8 @@ impl WebSeeds {
     }
 }
 
-/// How many pieces are in memory at a time.
+/// How many pieces to fetch at a time: enough to hide the round trip, few enough that their buffers
+/// fit a router's memory.
 pub(super) fn pieces_at_once(metainfo: &Metainfo) -> usize {
     const BUFFER_BYTES: u32 = 8 * 1024 * 1024;
     (BUFFER_BYTES / metainfo.piece_length).clamp(2, 8) as usize
