@@ -8,6 +8,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -60,6 +61,36 @@ impl Drop for Running {
     }
 }
 
+/// A network namespace with an address that is not loopback; gone with the test.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Namespace {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let namespace = Namespace(format!("larder-{}-{number}", std::process::id()));
+        namespace.ip(&["netns", "add", &namespace.0]);
+        namespace.ip(&["-n", &namespace.0, "link", "set", "lo", "up"]);
+        let address = format!("{NAMESPACE_ADDRESS}/32");
+        namespace.ip(&["-n", &namespace.0, "address", "add", &address, "dev", "lo"]);
+        namespace
+    }
+
+    fn ip(&self, arguments: &[&str]) {
+        let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments:?} (are you root?): {errors}");
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).output();
+    }
+}
+
+const NAMESPACE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
 /// An operator's side and a household's side in one temporary folder.
 pub struct Lab {
     pub folder: TempDir,
@@ -74,6 +105,9 @@ pub struct Lab {
     claim_code: Option<String>,
     root_file: PathBuf,
     token_file: PathBuf,
+    address: Ipv4Addr,
+    /// Dropped last: the processes in it go first.
+    namespace: Option<Namespace>,
 }
 
 impl Lab {
@@ -85,14 +119,30 @@ impl Lab {
             token_file: folder.path().join("hub/operator-token"),
             folder,
             hub: None,
-            hub_url: format!("http://127.0.0.1:{hub_port}/"),
+            hub_url: String::new(),
             device: None,
+            address: Ipv4Addr::LOCALHOST,
+            namespace: None,
             hub_port,
             peer_port,
             admin_port,
             device_extra: String::new(),
             claim_code: None,
         }
+    }
+
+    /// The same in a network of its own, on an address that is not loopback. Needs root.
+    pub fn in_namespace() -> Lab {
+        let namespace = Some(Namespace::new());
+        Lab { namespace, address: NAMESPACE_ADDRESS, ..Lab::new() }
+    }
+
+    /// A command that runs where this lab's hub and device run.
+    pub fn command(&self, program: &str) -> Command {
+        let Some(namespace) = &self.namespace else { return Command::new(program) };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &namespace.0, program]);
+        command
     }
 
     /// Hub and device up, nothing published.
@@ -120,9 +170,10 @@ impl Lab {
     pub fn start_hub(&mut self) {
         let config = self.path("hub.toml");
         let text = format!(
-            "data_dir = {:?}\nlisten = \"127.0.0.1:{port}\"\npublic_url = \"http://127.0.0.1:{port}/\"\n\
+            "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
              [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = 1\n",
             self.path("hub"),
+            address = self.address,
             port = self.hub_port
         );
         fs::write(&config, text).expect("writes");
@@ -135,7 +186,7 @@ impl Lab {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
         let hub = spawn(
-            Command::new(env!("CARGO_BIN_EXE_larder-hub")).args(["run", "--config"]).arg(&config),
+            self.command(env!("CARGO_BIN_EXE_larder-hub")).args(["run", "--config"]).arg(&config),
             &self.path("hub.log"),
         );
         self.hub = Some(hub);
@@ -152,8 +203,8 @@ impl Lab {
         let config = self.path("larderd.toml");
         let text = format!(
             "data_dir = {:?}\n[hub]\nurl = {:?}\nroot_file = {:?}\nclaim_code = {:?}\n\
-             [admin]\nlisten = \"127.0.0.1:{}\"\n\
-             [serve]\nlisten = [\"127.0.0.1:{}\"]\n{}\n",
+             [admin]\nlisten = \"{address}:{}\"\n\
+             [serve]\nlisten = [\"{address}:{}\"]\n{}\n",
             self.path("device"),
             self.hub_url,
             self.root_file,
@@ -161,6 +212,7 @@ impl Lab {
             self.admin_port,
             self.peer_port,
             self.device_extra,
+            address = self.address,
         );
         fs::write(&config, text).expect("writes");
         config
@@ -170,7 +222,7 @@ impl Lab {
         let config = self.write_device_config();
         let _ = fs::remove_file(self.path("device").join(ENDPOINTS_FILE));
         let device = spawn(
-            Command::new(env!("CARGO_BIN_EXE_larderd")).arg("--config").arg(&config),
+            self.command(env!("CARGO_BIN_EXE_larderd")).arg("--config").arg(&config),
             &self.path("larderd.log"),
         );
         self.device = Some(device);
@@ -192,7 +244,8 @@ impl Lab {
 
     /// Runs the operator's command line; must succeed.
     pub fn larder(&self, arguments: &[&str]) -> Output {
-        let output = Command::new(env!("CARGO_BIN_EXE_larder"))
+        let output = self
+            .command(env!("CARGO_BIN_EXE_larder"))
             .args(arguments)
             .env("LARDER_HUB_URL", &self.hub_url)
             .env("LARDER_TOKEN_FILE", &self.token_file)
@@ -207,8 +260,10 @@ impl Lab {
         json(&self.larder(&["publish", path.to_str().expect("UTF-8"), "--json"]))
     }
 
+    /// As the device got it from the hub.
     pub fn metainfo(&self, infohash: Infohash) -> Vec<u8> {
-        fetch(&format!("{}metainfo/{infohash}.torrent", self.hub_url))
+        let path = self.path("device/content").join(infohash.to_string()).join("metainfo.torrent");
+        fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
     /// What the owner's page would show.
@@ -276,14 +331,6 @@ pub fn json<T: DeserializeOwned>(output: &Output) -> T {
     serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{e} in {text}"))
 }
 
-pub fn fetch(url: &str) -> Vec<u8> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        let answer = reqwest::get(url).await.expect("answers").error_for_status().expect("200");
-        answer.bytes().await.expect("a body").to_vec()
-    })
-}
-
 /// Bytes that compress to nothing less and repeat nowhere, the same for a seed.
 pub fn random_file(path: &Path, bytes: usize, seed: u64) {
     use rand::{Rng, SeedableRng};
@@ -297,8 +344,25 @@ pub fn sha256(path: &Path) -> Vec<u8> {
     aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &data).as_ref().to_vec()
 }
 
+/// A download into `folder`, from the swarm that the tracker names and nobody else.
+pub fn aria2c(folder: &Path) -> Command {
+    let [port] = free_ports();
+    let mut command = Command::new("aria2c");
+    command
+        .args([
+            "--seed-time=0",
+            "--enable-dht=false",
+            "--enable-dht6=false",
+            "--bt-enable-lpd=false",
+        ])
+        .args(["--bt-tracker-interval=1", "--file-allocation=none", "--summary-interval=0"])
+        .args(["--bt-stop-timeout=60", "--no-conf", &format!("--listen-port={port}"), "--dir"])
+        .arg(folder);
+    command
+}
+
 /// Held together, so that they differ.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub fn free_ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] =
         std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
     held.map(|l| l.local_addr().expect("bound").port())

@@ -1,9 +1,7 @@
 //! `kill -9` on the device in the middle of its work: nothing verified is fetched again, nothing
 //! served is counted twice.
 
-use std::process::Command;
-
-use crate::harness::{Lab, random_file, sha256, spawn, wait_for, without_web_seeds};
+use crate::harness::{Lab, aria2c, random_file, sha256, spawn, wait_for, without_web_seeds};
 
 const MIB: usize = 1024 * 1024;
 
@@ -32,7 +30,7 @@ fn resumes_a_fill_without_fetching_verified_pieces_again() {
     let torrent = lab.path("film.torrent");
     std::fs::write(&torrent, without_web_seeds(&lab.metainfo(infohash))).expect("writes");
     let copy = lab.path("copy");
-    let status = aria2c(&lab).arg("--dir").arg(&copy).arg(&torrent).status().expect("runs");
+    let status = aria2c(&copy).arg(&torrent).status().expect("runs");
     assert!(status.success());
     assert_eq!(sha256(&copy.join("film.bin")), sha256(&source));
 }
@@ -53,7 +51,7 @@ fn counts_no_byte_twice_when_killed_while_serving() {
 
     let copy = lab.path("copy");
     let log = lab.path("aria2.log");
-    let mut client = spawn(aria2c(&lab).arg("--dir").arg(&copy).arg(&torrent), &log);
+    let mut client = spawn(aria2c(&copy).arg(&torrent), &log);
     let counted = wait_for("the middle of serving", || {
         lab.content(infohash).map(|c| c.egress_bytes).filter(|bytes| *bytes > 2 * MIB as u64)
     });
@@ -75,20 +73,6 @@ fn counts_no_byte_twice_when_killed_while_serving() {
     });
     assert!(ledger >= counted, "{ledger} after the restart, {counted} before");
     assert!(ledger <= size as u64 + again, "{ledger} bytes counted for a content of {size}");
-}
-
-fn aria2c(lab: &Lab) -> Command {
-    let mut command = Command::new("aria2c");
-    command
-        .args([
-            "--seed-time=0",
-            "--enable-dht=false",
-            "--enable-dht6=false",
-            "--bt-enable-lpd=false",
-        ])
-        .args(["--bt-tracker-interval=1", "--file-allocation=none", "--listen-port=0", "--no-conf"])
-        .env("HOME", lab.folder.path());
-    command
 }
 
 /// The origin counts when a response ends; wait until it stands still.

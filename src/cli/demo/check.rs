@@ -56,6 +56,8 @@ pub async fn check(stage: &mut Stage, json: bool) -> Result<(), DemoError> {
     let mut downloaded_bytes = 0;
     for item in stage.published().to_vec() {
         let folder = stage.folder("download").join(item.infohash.to_string());
+        // From an earlier run on kept data: what is there already would not be downloaded.
+        let _ = std::fs::remove_dir_all(&folder);
         let torrent = std::fs::read(&item.torrent).map_err(DemoError::failed)?;
         let fetched = client::fetch(torrent.into(), vec![stage.peer()], &folder, DOWNLOAD_PATIENCE)
             .await
