@@ -1,3 +1,5 @@
+//! Fills against a real HTTP server and real BitTorrent peers on loopback.
+
 mod support;
 
 use axum::http::StatusCode;
@@ -161,11 +163,11 @@ async fn resumes_without_fetching_a_verified_piece_again() {
         assert_eq!(sink.have().held(), 11);
         assert_eq!(origin.served_bytes(), 11 * u64::from(PIECE), "{route:?}");
 
-        origin.set(Fault::None);
+        let origin = Origin::start(&content, Fault::None).await;
         let outcome =
             bench.from_web_seeds(route, &content, &sink, &[&origin]).await.expect("fills");
         assert_eq!(outcome.web_seed_bytes, 19 * u64::from(PIECE));
-        assert_eq!(origin.served_bytes(), content.total(), "{route:?}");
+        assert_eq!(origin.served_bytes(), 19 * u64::from(PIECE), "{route:?}");
         assert_eq!(sink.data(), content.data);
     }
 }
@@ -334,9 +336,10 @@ fn touches_neither_verified_pieces_nor_anything_after_the_end() {
     let sink = MemorySink::new(&content);
     let mut have = Bitfield::empty(3);
     have.set(1);
-    let progress = Progress::new(content.metainfo.clone(), have, sink.clone());
     let at = u64::from(PIECE);
+    let progress = Progress::new(content.metainfo.clone(), have, sink.clone());
     assert!(progress.write_at(0, &[1; 10]).is_ok());
+    assert!(progress.write_at(at, &[]).is_ok());
     for (offset, length) in [(at, 1), (at - 1, 2), (2 * at - 1, 5), (0, 3 * PIECE as usize)] {
         assert!(progress.write_at(offset, &vec![1; length]).is_err(), "{offset} {length}");
     }
@@ -345,4 +348,41 @@ fn touches_neither_verified_pieces_nor_anything_after_the_end() {
     assert!(progress.read_at(0, &mut [0; 10]).is_err());
     assert!(progress.piece_completed(0).is_err());
     assert_eq!(sink.data()[..10], [1; 10]);
+}
+
+/// A router's image may come without a CA bundle, which librqbit insists on. The test runs itself
+/// again as a process that finds none.
+#[test]
+fn fills_over_plain_http_without_any_ca_certificate() {
+    let program = std::env::current_exe().expect("known");
+    let run = std::process::Command::new(program)
+        .args(["--exact", "device::swarm::tests::fills_from_the_web_seed"])
+        .env("SSL_CERT_FILE", "/dev/null")
+        .env("SSL_CERT_DIR", "/dev/null")
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaves_nothing_running_behind() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let content = single_file(20 * u64::from(PIECE));
+    let origin = Origin::start(&content, Fault::None).await;
+    let before = tasks();
+    for route in BOTH {
+        let sink = MemorySink::new(&content);
+        let bench = Bench::new();
+        bench.from_web_seeds(route, &content, &sink, &[&origin]).await.expect("fills");
+        assert_eq!(Arc::strong_count(&sink), 1, "{route:?}: the sink is let go of");
+        let gone = async {
+            // The server's own connection tasks end with the connections.
+            while tasks() > before {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(timeout(PATIENCE, gone).await.is_ok(), "{route:?}: {} tasks stay", tasks());
+        assert_eq!(std::fs::read_dir(bench._scratch.path()).expect("lists").count(), 0);
+    }
 }

@@ -14,6 +14,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
+use futures_util::StreamExt;
 use librqbit::{
     AddTorrent, AddTorrentOptions, ListenerMode, ListenerOptions, Session, SessionOptions,
 };
@@ -231,10 +232,6 @@ impl Origin {
     pub fn requests(&self) -> Vec<(u64, u64)> {
         self.state.requests.lock().clone()
     }
-
-    pub fn set(&self, fault: Fault) {
-        *self.state.fault.lock() = fault;
-    }
 }
 
 async fn serve(
@@ -265,10 +262,12 @@ async fn serve(
         Fault::BreaksOffAfter(bytes) => {
             *state.fault.lock() = Fault::None;
             let start = Bytes::copy_from_slice(&body[..bytes]);
-            let broken = futures_util::stream::iter([
-                Ok(start),
-                Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            ]);
+            // The pause lets the server send what it has before it learns of the error.
+            let broken =
+                futures_util::stream::iter([Ok(start)]).chain(futures_util::stream::once(async {
+                    tokio::task::yield_now().await;
+                    Err(io::Error::from(io::ErrorKind::ConnectionReset))
+                }));
             state.served_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
             return partial(first, last, total, Body::from_stream(broken));
         }
