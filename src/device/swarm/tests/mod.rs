@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use self::support::{
-    Content, Fault, MemorySink, Origin, PIECE, Seeder, dead_peer, directory, single_file,
+    Content, Fault, MemorySink, Origin, PIECE, Seeder, dead_peer, directory, gossip, single_file,
 };
 use super::*;
 use crate::logic::fault;
@@ -385,4 +385,42 @@ async fn leaves_nothing_running_behind() {
         assert!(timeout(PATIENCE, gone).await.is_ok(), "{route:?}: {} tasks stay", tasks());
         assert_eq!(std::fs::read_dir(bench._scratch.path()).expect("lists").count(), 0);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_reads_nor_hashes_everything_again_when_it_resumes() {
+    let content = single_file(300 * u64::from(PIECE));
+    let origin = Origin::start(&content, Fault::None).await;
+    let sink = MemorySink::holding(&content, 290);
+    let outcome = Bench::new()
+        .from_web_seeds(Route::Engine, &content, &sink, &[&origin])
+        .await
+        .expect("fills");
+    assert_eq!(outcome.web_seed_bytes, 10 * u64::from(PIECE));
+    assert_eq!(sink.data(), content.data);
+    // The new pieces, and at most 65 of the old ones as a sample.
+    let read_bytes = sink.read_bytes.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(read_bytes <= 75 * u64::from(PIECE), "{} pieces", read_bytes / u64::from(PIECE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn never_talks_to_strangers_that_a_peer_tells_of() {
+    let content = single_file(10 * u64::from(PIECE));
+    let stranger = tokio::net::TcpListener::bind("127.0.0.2:0").await.expect("binds");
+    let enrolled = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let told = [&stranger, &enrolled].map(|l| l.local_addr().expect("bound"));
+    let sink = MemorySink::new(&content);
+    let job = FillJob { peers: vec![gossip(&content, told).await], ..content.job(&sink) };
+    let (bench, cancel) = (Bench::new(), CancellationToken::new());
+    let wait = async {
+        // Same address as an enrolled device: this one is tried, so the message was understood.
+        let tried = timeout(PATIENCE, enrolled.accept()).await;
+        cancel.cancel();
+        tried
+    };
+    let (result, tried) = tokio::join!(bench.filler.fill(job, cancel.clone()), wait);
+    assert!(matches!(result, Err(FillError::Cancelled)), "{result:?}");
+    assert!(matches!(tried, Ok(Ok(_))), "{tried:?}");
+    let stranger = futures_util::FutureExt::now_or_never(stranger.accept());
+    assert!(stranger.is_none(), "the stranger was told first, and must not have been tried");
 }
