@@ -50,10 +50,21 @@ pub enum Message {
     /// The hub answered (with its time, perhaps), or what went wrong.
     Contact(Result<Option<UnixSeconds>, String>),
     Servable(Servable),
-    PieceVerified { infohash: Infohash, piece: u32, source: FillSource, bytes: u64 },
+    PieceVerified {
+        infohash: Infohash,
+        piece: u32,
+        source: FillSource,
+        bytes: u64,
+    },
     Flushed(Vec<UsageLine>),
-    FlushFailed { deltas: Vec<UsageDelta>, problem: String },
-    Reported { reported_bytes: u64, pending: u64 },
+    FlushFailed {
+        deltas: Vec<UsageDelta>,
+        problem: String,
+    },
+    Reported {
+        reported_bytes: u64,
+        pending: u64,
+    },
     Settled(Statement),
     Owner(Wish, Answer),
 }
@@ -101,6 +112,8 @@ pub struct Daemon {
     /// Taken from the engine, not yet in the ledger.
     pub(super) unsaved: Vec<UsageDelta>,
     pub(super) flushing: bool,
+    /// The engine's counter when its usage was last taken.
+    pub(super) asked_at: u64,
     pub(super) last_contact: Option<UnixSeconds>,
     pub(super) hub_problem: Option<String>,
     pub(super) store_problem: Option<String>,
@@ -215,9 +228,13 @@ impl Daemon {
     }
 
     fn flush(&mut self) {
-        if self.flushing {
+        let stats = self.engine.stats();
+        // An idle engine is not woken to say that it did nothing.
+        let served = stats.peers_connected > 0 || stats.egress_wire_bytes_total != self.asked_at;
+        if self.flushing || (!served && self.unsaved.is_empty()) {
             return;
         }
+        self.asked_at = stats.egress_wire_bytes_total;
         let mut deltas = std::mem::take(&mut self.unsaved);
         deltas.extend(self.engine.take_usage());
         if deltas.is_empty() {
@@ -250,7 +267,9 @@ impl Daemon {
             Event::LimitSet { egress_bytes_per_second_max } => {
                 store.set_setting(setting::LIMIT, egress_bytes_per_second_max)
             }
-            Event::PauseSet(pause) => store.set_setting(setting::PAUSED_UNTIL, &self.pause_wall(pause)),
+            Event::PauseSet(pause) => {
+                store.set_setting(setting::PAUSED_UNTIL, &self.pause_wall(pause))
+            }
             _ => Ok(()),
         };
         if let Err(error) = result {
@@ -274,7 +293,10 @@ impl Daemon {
     fn grant(&mut self, wish: Wish, now: Now) -> Result<Status, String> {
         let event = match wish {
             Wish::Limit(limit) if limit < 1024 => {
-                return Err("the limit must be at least 1024 bytes per second; to stop serving, pause".into());
+                return Err(
+                    "the limit must be at least 1024 bytes per second; to stop serving, pause"
+                        .into(),
+                );
             }
             Wish::Limit(limit) => Event::LimitSet { egress_bytes_per_second_max: limit },
             Wish::Pause(PauseRequest::Off) => Event::PauseSet(Pause::Off),

@@ -68,9 +68,13 @@ pub enum DaemonError {
     Upstream(#[from] UpstreamError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot read the operator's root file {path}: {source}; copy root.json from the hub and name it in hub.root_file")]
+    #[error(
+        "cannot read the operator's root file {path}: {source}; copy root.json from the hub and name it in hub.root_file"
+    )]
     RootFile { path: PathBuf, source: io::Error },
-    #[error("the identity key in {0} is damaged; restore it from a backup, or remove the folder to begin as a new device")]
+    #[error(
+        "the identity key in {0} is damaged; restore it from a backup, or remove the folder to begin as a new device"
+    )]
     Identity(PathBuf),
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -142,6 +146,7 @@ impl Daemon {
             fill: None,
             unsaved: vec![],
             flushing: false,
+            asked_at: 0,
             last_contact: None,
             hub_problem: None,
             store_problem: None,
@@ -233,11 +238,7 @@ pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, Sto
     Ok(store.contents()?.into_iter().map(holding).collect())
 }
 
-fn books(
-    context: &Context,
-    followed: Option<&Followed>,
-    now: Now,
-) -> Result<Books, DaemonError> {
+fn books(context: &Context, followed: Option<&Followed>, now: Now) -> Result<Books, DaemonError> {
     let store = &context.store;
     let Some(wall) = now.wall.synced() else {
         return Ok(Books::open(UnixSeconds(0), &[]));
@@ -301,27 +302,25 @@ async fn start_admin(
         .await
         .map_err(|source| DaemonError::Listen { address, source })?;
     let local_addr = listener.local_addr()?;
-    let credentials = Arc::new(StoredCredentials {
-        store: store.clone(),
-        data_dir: config.data_dir.clone(),
-    });
+    let credentials = StoredCredentials { store: store.clone(), data_dir: config.data_dir.clone() };
     let setup_code = setup_code(&credentials)?;
     let admin_url = admin_url(local_addr);
     if let Some(code) = &setup_code {
         tracing::info!("set the owner's password at {admin_url} with the one-time code {code}");
     }
-    let router = admin::router(
-        AdminSettings {
-            hosts: config.admin.hosts.clone(),
-            setup_code: setup_code.unwrap_or_default(),
-            local_addr,
-        },
+    let settings = AdminSettings {
+        hosts: config.admin.hosts.clone(),
+        setup_code: setup_code.unwrap_or_default(),
+        local_addr,
+    };
+    let page = admin::serve(
+        listener,
+        settings,
         Arc::new(OwnerBackend { status, messages }),
-        credentials,
+        Arc::new(credentials),
     );
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, service).await {
+        if let Err(error) = page.await {
             tracing::error!("the admin page has stopped: {error}");
         }
     });
