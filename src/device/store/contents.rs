@@ -152,18 +152,39 @@ impl Store {
         let file = self.content(infohash)?;
         file.sync().map_err(StoreError::io("sync", file.path()))?;
 
+        self.change_map(infohash, web_seed_bytes, peer_bytes, |have| {
+            pieces.iter().for_each(|piece| {
+                have.set(*piece);
+            });
+        })
+    }
+
+    /// Takes pieces out of the map again, because their bytes turned out to be wrong.
+    pub fn mark_damaged(&self, infohash: Infohash, pieces: &[u32]) -> Result<(), StoreError> {
+        self.change_map(infohash, 0, 0, |have| {
+            pieces.iter().for_each(|piece| {
+                have.clear(*piece);
+            });
+        })
+    }
+
+    fn change_map(
+        &self,
+        infohash: Infohash,
+        web_seed_bytes: u64,
+        peer_bytes: u64,
+        change: impl FnOnce(&mut Bitfield),
+    ) -> Result<(), StoreError> {
         let mut db = self.0.db.lock();
-        let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let row = change
+        let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let row = step
             .prepare_cached(&format!("{SELECT_CONTENT} WHERE infohash = ?1"))?
             .query_row([infohash.0], ContentRow::read)
             .optional()?
             .ok_or(StoreError::UnknownContent(infohash))?;
         let mut have = row.have()?;
-        for piece in pieces {
-            have.set(*piece);
-        }
-        change.execute(
+        change(&mut have);
+        step.execute(
             "UPDATE content SET have = ?2, web_seed_bytes = web_seed_bytes + ?3,
                 peer_bytes = peer_bytes + ?4 WHERE infohash = ?1",
             params![
@@ -173,27 +194,7 @@ impl Store {
                 as_integer(peer_bytes)
             ],
         )?;
-        Ok(change.commit()?)
-    }
-
-    /// Takes pieces out of the map again, because their bytes turned out to be wrong.
-    pub fn mark_damaged(&self, infohash: Infohash, pieces: &[u32]) -> Result<(), StoreError> {
-        let mut db = self.0.db.lock();
-        let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let row = change
-            .prepare_cached(&format!("{SELECT_CONTENT} WHERE infohash = ?1"))?
-            .query_row([infohash.0], ContentRow::read)
-            .optional()?
-            .ok_or(StoreError::UnknownContent(infohash))?;
-        let mut have = row.have()?;
-        for piece in pieces {
-            have.clear(*piece);
-        }
-        change.execute(
-            "UPDATE content SET have = ?2 WHERE infohash = ?1",
-            params![infohash.0, have.as_bytes()],
-        )?;
-        Ok(change.commit()?)
+        Ok(step.commit()?)
     }
 
     /// A descriptor of its own for the serving engine, read-only.

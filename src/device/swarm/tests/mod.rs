@@ -1,3 +1,5 @@
+//! Fills against a real HTTP server and real BitTorrent peers on loopback.
+
 mod support;
 
 use axum::http::StatusCode;
@@ -6,7 +8,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use self::support::{
-    Content, Fault, MemorySink, Origin, PIECE, Seeder, dead_peer, directory, single_file,
+    Content, Fault, MemorySink, Origin, PIECE, Seeder, dead_peer, directory, gossip, single_file,
 };
 use super::*;
 use crate::logic::fault;
@@ -59,7 +61,7 @@ impl Bench {
         timeout(PATIENCE, fill).await.expect("the fill ends")
     }
 
-    async fn from_web_seeds(
+    async fn fill_from(
         &self,
         route: Route,
         content: &Content,
@@ -85,7 +87,7 @@ async fn fills_from_the_web_seed() {
         let origin = Origin::start(&content, Fault::None).await;
         let sink = MemorySink::new(&content);
         let outcome =
-            Bench::new().from_web_seeds(route, &content, &sink, &[&origin]).await.expect("fills");
+            Bench::new().fill_from(route, &content, &sink, &[&origin]).await.expect("fills");
         assert_eq!(outcome, FillOutcome { web_seed_bytes: content.total(), peer_bytes: 0 });
         assert_eq!(sink.data(), content.data, "{route:?}");
         assert_eq!(sink.bytes_from(FillSource::WebSeed), content.total());
@@ -104,7 +106,7 @@ async fn fills_a_directory_whose_files_share_pieces() {
         ]);
         let origin = Origin::start(&content, Fault::None).await;
         let sink = MemorySink::new(&content);
-        Bench::new().from_web_seeds(route, &content, &sink, &[&origin]).await.expect("fills");
+        Bench::new().fill_from(route, &content, &sink, &[&origin]).await.expect("fills");
         assert_eq!(sink.data(), content.data, "{route:?}");
     }
 }
@@ -161,11 +163,10 @@ async fn resumes_without_fetching_a_verified_piece_again() {
         assert_eq!(sink.have().held(), 11);
         assert_eq!(origin.served_bytes(), 11 * u64::from(PIECE), "{route:?}");
 
-        origin.set(Fault::None);
-        let outcome =
-            bench.from_web_seeds(route, &content, &sink, &[&origin]).await.expect("fills");
+        let origin = Origin::start(&content, Fault::None).await;
+        let outcome = bench.fill_from(route, &content, &sink, &[&origin]).await.expect("fills");
         assert_eq!(outcome.web_seed_bytes, 19 * u64::from(PIECE));
-        assert_eq!(origin.served_bytes(), content.total(), "{route:?}");
+        assert_eq!(origin.served_bytes(), 19 * u64::from(PIECE), "{route:?}");
         assert_eq!(sink.data(), content.data);
     }
 }
@@ -177,7 +178,7 @@ async fn stops_using_a_poisoned_web_seed_and_says_so() {
         let origin = Origin::start(&content, Fault::WrongFrom(3 * u64::from(PIECE) + 9)).await;
         let sink = MemorySink::new(&content);
         let result = Bench::with_stall_timeout(Duration::from_secs(1))
-            .from_web_seeds(route, &content, &sink, &[&origin])
+            .fill_from(route, &content, &sink, &[&origin])
             .await;
         assert_eq!(result.as_ref().map_err(FillError::fault), Err(fault::Fault::Operator));
         assert!(matches!(web_seed_problem(result), WebSeedProblem::Poisoned { .. }));
@@ -203,7 +204,7 @@ async fn goes_on_with_the_next_web_seed_when_one_is_no_good() {
             let bad = Origin::start(&content, fault.clone()).await;
             let good = Origin::start(&content, Fault::None).await;
             let sink = MemorySink::new(&content);
-            let result = Bench::new().from_web_seeds(route, &content, &sink, &[&bad, &good]).await;
+            let result = Bench::new().fill_from(route, &content, &sink, &[&bad, &good]).await;
             assert!(result.is_ok(), "{route:?} {fault:?}: {result:?}");
             assert_eq!(sink.data(), content.data);
         }
@@ -224,7 +225,7 @@ async fn says_what_is_wrong_with_the_web_seed() {
     ] {
         let origin = Origin::start(&content, fault).await;
         let sink = MemorySink::new(&content);
-        let result = Bench::new().from_web_seeds(Route::Direct, &content, &sink, &[&origin]).await;
+        let result = Bench::new().fill_from(Route::Direct, &content, &sink, &[&origin]).await;
         assert_eq!(web_seed_problem(result), expected);
     }
 }
@@ -245,7 +246,7 @@ async fn asks_only_for_the_rest_after_an_answer_broke_off() {
     let content = single_file(u64::from(PIECE));
     let origin = Origin::start(&content, Fault::BreaksOffAfter(1000)).await;
     let sink = MemorySink::new(&content);
-    Bench::new().from_web_seeds(Route::Direct, &content, &sink, &[&origin]).await.expect("fills");
+    Bench::new().fill_from(Route::Direct, &content, &sink, &[&origin]).await.expect("fills");
     let last = u64::from(PIECE) - 1;
     let [(0, first_last), (resumed, resumed_last)] = origin.requests()[..] else {
         panic!("{:?}", origin.requests())
@@ -263,7 +264,7 @@ async fn a_full_disk_ends_the_fill_and_keeps_what_was_verified() {
         // Four blocks a piece through the engine, one write a piece without.
         sink.writes_left.store(13, std::sync::atomic::Ordering::SeqCst);
         let error = Bench::new()
-            .from_web_seeds(route, &content, &sink, &[&origin])
+            .fill_from(route, &content, &sink, &[&origin])
             .await
             .expect_err("the disk is full");
         let FillError::Sink(cause) = &error else { panic!("{route:?}: {error:?}") };
@@ -271,7 +272,7 @@ async fn a_full_disk_ends_the_fill_and_keeps_what_was_verified() {
         assert_eq!((error.fault(), error.is_retryable()), (fault::Fault::Local, true));
         assert!(sink.have().held() > 0 && !sink.have().is_complete());
         sink.writes_left.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
-        Bench::new().from_web_seeds(route, &content, &sink, &[&origin]).await.expect("fills");
+        Bench::new().fill_from(route, &content, &sink, &[&origin]).await.expect("fills");
         assert_eq!(sink.data(), content.data);
     }
 }
@@ -283,7 +284,7 @@ async fn ends_when_nothing_arrives_any_more() {
         let origin = Origin::start(&content, Fault::HangsFrom(5 * u64::from(PIECE))).await;
         let sink = MemorySink::new(&content);
         let result = Bench::with_stall_timeout(Duration::from_secs(1))
-            .from_web_seeds(route, &content, &sink, &[&origin])
+            .fill_from(route, &content, &sink, &[&origin])
             .await;
         let error = result.expect_err("it hangs");
         assert!(matches!(error, FillError::Stalled(_)), "{route:?}: {error:?}");
@@ -334,9 +335,10 @@ fn touches_neither_verified_pieces_nor_anything_after_the_end() {
     let sink = MemorySink::new(&content);
     let mut have = Bitfield::empty(3);
     have.set(1);
-    let progress = Progress::new(content.metainfo.clone(), have, sink.clone());
     let at = u64::from(PIECE);
+    let progress = Progress::new(content.metainfo.clone(), have, sink.clone());
     assert!(progress.write_at(0, &[1; 10]).is_ok());
+    assert!(progress.write_at(at, &[]).is_ok());
     for (offset, length) in [(at, 1), (at - 1, 2), (2 * at - 1, 5), (0, 3 * PIECE as usize)] {
         assert!(progress.write_at(offset, &vec![1; length]).is_err(), "{offset} {length}");
     }
@@ -345,4 +347,78 @@ fn touches_neither_verified_pieces_nor_anything_after_the_end() {
     assert!(progress.read_at(0, &mut [0; 10]).is_err());
     assert!(progress.piece_completed(0).is_err());
     assert_eq!(sink.data()[..10], [1; 10]);
+}
+
+/// A router's image may come without a CA bundle, which librqbit insists on. The test runs itself
+/// again as a process that finds none.
+#[test]
+fn fills_over_plain_http_without_any_ca_certificate() {
+    let program = std::env::current_exe().expect("known");
+    let run = std::process::Command::new(program)
+        .args(["--exact", "device::swarm::tests::fills_from_the_web_seed"])
+        .env("SSL_CERT_FILE", "/dev/null")
+        .env("SSL_CERT_DIR", "/dev/null")
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaves_nothing_running_behind() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let content = single_file(20 * u64::from(PIECE));
+    let origin = Origin::start(&content, Fault::None).await;
+    let before = tasks();
+    for route in BOTH {
+        let sink = MemorySink::new(&content);
+        let bench = Bench::new();
+        bench.fill_from(route, &content, &sink, &[&origin]).await.expect("fills");
+        assert_eq!(Arc::strong_count(&sink), 1, "{route:?}: the sink is let go of");
+        let gone = async {
+            // The server's own connection tasks end with the connections.
+            while tasks() > before {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(timeout(PATIENCE, gone).await.is_ok(), "{route:?}: {} tasks stay", tasks());
+        assert_eq!(std::fs::read_dir(bench._scratch.path()).expect("lists").count(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_reads_nor_hashes_everything_again_when_it_resumes() {
+    let content = single_file(300 * u64::from(PIECE));
+    let origin = Origin::start(&content, Fault::None).await;
+    let sink = MemorySink::holding(&content, 290);
+    let outcome =
+        Bench::new().fill_from(Route::Engine, &content, &sink, &[&origin]).await.expect("fills");
+    assert_eq!(outcome.web_seed_bytes, 10 * u64::from(PIECE));
+    assert_eq!(sink.data(), content.data);
+    // The new pieces, and at most 65 of the old ones as a sample.
+    let read_bytes = sink.read_bytes.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(read_bytes <= 75 * u64::from(PIECE), "{} pieces", read_bytes / u64::from(PIECE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn never_talks_to_strangers_that_a_peer_tells_of() {
+    let content = single_file(10 * u64::from(PIECE));
+    let stranger = tokio::net::TcpListener::bind("127.0.0.2:0").await.expect("binds");
+    let enrolled = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let told = [&stranger, &enrolled].map(|l| l.local_addr().expect("bound"));
+    let sink = MemorySink::new(&content);
+    let job = FillJob { peers: vec![gossip(&content, told).await], ..content.job(&sink) };
+    let (bench, cancel) = (Bench::new(), CancellationToken::new());
+    let wait = async {
+        // Same address as an enrolled device: this one is tried, so the message was understood.
+        let tried = timeout(PATIENCE, enrolled.accept()).await;
+        // The stranger was named first; what does not come now does not come.
+        let stranger = timeout(Duration::from_millis(300), stranger.accept()).await;
+        cancel.cancel();
+        (tried, stranger)
+    };
+    let (result, (tried, stranger)) = tokio::join!(bench.filler.fill(job, cancel.clone()), wait);
+    assert!(matches!(result, Err(FillError::Cancelled)), "{result:?}");
+    assert!(matches!(tried, Ok(Ok(_))), "{tried:?}");
+    assert!(stranger.is_err(), "a stranger was called");
 }

@@ -14,17 +14,19 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
+use futures_util::StreamExt;
 use librqbit::{
     AddTorrent, AddTorrentOptions, ListenerMode, ListenerOptions, Session, SessionOptions,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{io::AsyncWriteExt, net::TcpListener, sync::watch};
 
 use super::super::*;
 use crate::logic::{
     infohash::sha1,
     metainfo::{File, NewLayout, NewMetainfo},
+    wire::{Handshake, Message},
 };
 
 pub const PIECE: u32 = 64 * 1024;
@@ -94,6 +96,7 @@ pub struct MemorySink {
     verified: Mutex<BTreeMap<u32, FillSource>>,
     /// How many writes still succeed.
     pub writes_left: AtomicU64,
+    pub read_bytes: AtomicU64,
     count: watch::Sender<usize>,
 }
 
@@ -104,8 +107,18 @@ impl MemorySink {
             data: Mutex::new(vec![0; content.data.len()]),
             verified: Mutex::default(),
             writes_left: AtomicU64::new(u64::MAX),
+            read_bytes: AtomicU64::new(0),
             count: watch::Sender::new(0),
         })
+    }
+
+    /// As an earlier fill left it, with its first pieces verified.
+    pub fn holding(content: &Content, pieces: u32) -> Arc<MemorySink> {
+        let sink = MemorySink::new(content);
+        let bytes = content.metainfo.piece_offset(pieces) as usize;
+        sink.data.lock()[..bytes].copy_from_slice(&content.data[..bytes]);
+        sink.verified.lock().extend((0..pieces).map(|piece| (piece, FillSource::WebSeed)));
+        sink
     }
 
     pub fn have(&self) -> Bitfield {
@@ -134,6 +147,7 @@ impl MemorySink {
 
 impl PieceSink for MemorySink {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_bytes.fetch_add(buf.len() as u64, Ordering::SeqCst);
         let from = offset as usize;
         buf.copy_from_slice(&self.data.lock()[from..from + buf.len()]);
         Ok(())
@@ -231,10 +245,6 @@ impl Origin {
     pub fn requests(&self) -> Vec<(u64, u64)> {
         self.state.requests.lock().clone()
     }
-
-    pub fn set(&self, fault: Fault) {
-        *self.state.fault.lock() = fault;
-    }
 }
 
 async fn serve(
@@ -265,10 +275,12 @@ async fn serve(
         Fault::BreaksOffAfter(bytes) => {
             *state.fault.lock() = Fault::None;
             let start = Bytes::copy_from_slice(&body[..bytes]);
-            let broken = futures_util::stream::iter([
-                Ok(start),
-                Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-            ]);
+            // The pause lets the server send what it has before it learns of the error.
+            let broken =
+                futures_util::stream::iter([Ok(start)]).chain(futures_util::stream::once(async {
+                    tokio::task::yield_now().await;
+                    Err(io::Error::from(io::ErrorKind::ConnectionReset))
+                }));
             state.served_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
             return partial(first, last, total, Body::from_stream(broken));
         }
@@ -284,6 +296,36 @@ fn partial(first: u64, last: u64, total: usize, body: Body) -> Response {
     let length = (last - first + 1).to_string();
     let headers = [(header::CONTENT_RANGE, range), (header::CONTENT_LENGTH, length)];
     (StatusCode::PARTIAL_CONTENT, headers, body).into_response()
+}
+
+/// A peer that has nothing itself, but tells of others (BEP 11).
+pub async fn gossip(content: &Content, others: [SocketAddr; 2]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("bound");
+    let shake = Handshake {
+        infohash: content.metainfo.infohash,
+        peer_id: *b"-XX0000-gossip-gossi",
+        fast: false,
+        extensions: true,
+    };
+    let mut added = b"d5:added12:".to_vec();
+    for other in others {
+        let SocketAddr::V4(other) = other else { panic!("IPv4 in these tests") };
+        added.extend(other.ip().octets());
+        added.extend(other.port().to_be_bytes());
+    }
+    added.push(b'e');
+    let mut said = shake.encode().to_vec();
+    Message::Extended { id: 0, payload: b"d1:md6:ut_pexi1eee" }.encode(&mut said);
+    // The id that librqbit has given ut_pex.
+    Message::Extended { id: 1, payload: &added }.encode(&mut said);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("accepts");
+        stream.write_all(&said).await.expect("writes");
+        // Stays until the other side goes.
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    });
+    address
 }
 
 /// librqbit itself as another device that has the content.
