@@ -53,6 +53,17 @@ pub struct AdminSettings {
     pub local_addr: SocketAddr,
 }
 
+/// Serves the page on `listener` until the process ends.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    settings: AdminSettings,
+    backend: Arc<dyn Backend>,
+    credentials: Arc<dyn Credentials>,
+) -> io::Result<()> {
+    let router = router(settings, backend, credentials);
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await
+}
+
 /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`; without, it answers 500.
 pub fn router(
     settings: AdminSettings,
