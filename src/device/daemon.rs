@@ -101,6 +101,8 @@ pub struct Daemon {
     /// Taken from the engine, not yet in the ledger.
     pub(super) unsaved: Vec<UsageDelta>,
     pub(super) flushing: bool,
+    /// The engine's counter when its usage was last taken.
+    pub(super) asked_at: u64,
     pub(super) last_contact: Option<UnixSeconds>,
     pub(super) hub_problem: Option<String>,
     pub(super) store_problem: Option<String>,
@@ -215,9 +217,13 @@ impl Daemon {
     }
 
     fn flush(&mut self) {
-        if self.flushing {
+        let stats = self.engine.stats();
+        // An idle engine is not woken to say that it did nothing.
+        let served = stats.peers_connected > 0 || stats.egress_wire_bytes_total != self.asked_at;
+        if self.flushing || (!served && self.unsaved.is_empty()) {
             return;
         }
+        self.asked_at = stats.egress_wire_bytes_total;
         let mut deltas = std::mem::take(&mut self.unsaved);
         deltas.extend(self.engine.take_usage());
         if deltas.is_empty() {

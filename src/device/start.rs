@@ -142,6 +142,7 @@ impl Daemon {
             fill: None,
             unsaved: vec![],
             flushing: false,
+            asked_at: 0,
             last_contact: None,
             hub_problem: None,
             store_problem: None,

@@ -440,7 +440,7 @@ fn closes_on_nonsense_and_stays_silent_to_strangers() {
 
 #[test]
 fn cuts_slow_handshakes_and_silent_peers() {
-    let quick = Duration::from_millis(50);
+    let quick = Duration::from_secs(1);
     let timeouts = Timeouts { handshake: quick, idle: quick, ..Timeouts::default() };
     let stage = Stage::with(Allowance::Unlimited, settings(), timeouts, true);
     let mut nothing = Leecher::raw(stage.address);
@@ -456,7 +456,9 @@ fn cuts_slow_handshakes_and_silent_peers() {
 
 #[test]
 fn sends_keep_alives_to_those_who_send_theirs() {
-    let timeouts = Timeouts { keep_alive: Duration::from_millis(50), ..Timeouts::default() };
+    // Deadlines are looked at when the one for the handshake is over, not before.
+    let handshake = Duration::from_secs(1);
+    let timeouts = Timeouts { keep_alive: handshake / 2, handshake, ..Timeouts::default() };
     let stage = Stage::with(Allowance::Unlimited, settings(), timeouts, true);
     let mut leecher = stage.leecher();
     leecher.hear("HaveAll");

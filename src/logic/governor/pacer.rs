@@ -217,7 +217,7 @@ mod tests {
             let mut sent: Vec<(Monotonic, u64)> = vec![];
             for (micros, wanted, back_percent) in steps {
                 now = now + Duration::from_micros(micros);
-                while sent.len() < 2_000 && pacer.take(wanted, now) == Permit::Granted {
+                while sent.len() < 300 && pacer.take(wanted, now) == Permit::Granted {
                     let back = wanted * back_percent / 100;
                     pacer.give_back(back);
                     sent.push((now, wanted - back));
