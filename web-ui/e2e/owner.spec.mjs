@@ -111,7 +111,7 @@ test("logging out closes the page, a wrong password does not open it, the right 
 test("the slider's limit is confirmed by the device and holds on the wire", async () => {
   const limit = await setLimit(4);
   assert.equal(limit, 500_000);
-  download = await startDownload(demo.magnet, folder.path + "/received");
+  download = await startDownload(demo.torrent, join(folder.path, "received"));
   await until("the download has begun", async () => (await download.receivedBytes()) > 0);
   const slow = await measuredBytesPerSecond();
   // Payload only, in pieces of 16 KiB; what the limit counts has headers on top.
