@@ -13,9 +13,10 @@
 //! | `PUT /uploads/{id}?offset=N` (operator) | raw bytes | `UploadState` |
 //! | `POST /uploads/{id}/publish` (operator) | `PublishRequest` | `Published` |
 //! | `GET /list` (operator) | | the current hot list |
-//! | `POST /list/revoke` (operator) | `RevokeRequest` | `Published` epoch |
+//! | `POST /list/revoke` (operator) | `RevokeRequest` | `Revoked` |
 //! | `GET /devices` (operator) | | `Vec<DeviceRow>` |
 //! | `GET /books?month=2026-11` (operator) | | `Books` |
+//! | `GET /origin-usage` (operator) | | `OriginUsage` |
 //!
 //! Every error is `ApiError` as JSON with a fitting HTTP status.
 
@@ -148,6 +149,10 @@ pub struct NewUpload {
     /// False: one file, named `name`. True: files below a directory `name`.
     pub directory: bool,
     pub files: Vec<UploadFile>,
+    /// Anything that changes when the content does, such as a hash over modification times: an
+    /// interrupted upload is never continued with the bytes of another version.
+    #[serde(default)]
+    pub fingerprint: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +195,13 @@ pub struct RevokeRequest {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    pub infohash: Infohash,
+    /// The first epoch without it.
+    pub epoch: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRow {
     pub device: DeviceId,
     pub enrolled_at: UnixSeconds,
@@ -212,4 +224,16 @@ pub struct BookLine {
     pub payload_bytes: u64,
     pub wire_bytes: u64,
     pub amount: Micros,
+}
+
+/// What the origin itself has sent since each content was published: what the devices did not carry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginUsage {
+    pub lines: Vec<OriginUsageLine>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginUsageLine {
+    pub infohash: Infohash,
+    pub egress_bytes: u64,
 }

@@ -9,9 +9,10 @@ use std::{
 
 use serde::de::DeserializeOwned;
 
-#[cfg(feature = "device")]
+// `larder config check` reads both.
+#[cfg(any(feature = "device", feature = "cli"))]
 pub mod device;
-#[cfg(feature = "hub")]
+#[cfg(any(feature = "hub", feature = "cli"))]
 pub mod hub;
 
 #[derive(Debug, thiserror::Error)]

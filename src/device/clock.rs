@@ -77,10 +77,7 @@ mod tests {
     fn does_not_believe_a_clock_from_1970() {
         let later = Monotonic(Duration::from_secs(100));
         assert_eq!(judge(UnixSeconds(60), None, later), WallTime::Unsynced);
-        assert_eq!(
-            judge(PLAUSIBLE_FROM, None, later),
-            WallTime::Synced(PLAUSIBLE_FROM)
-        );
+        assert_eq!(judge(PLAUSIBLE_FROM, None, later), WallTime::Synced(PLAUSIBLE_FROM));
         let heard = Monotonic(Duration::from_secs(40));
         assert_eq!(
             judge(UnixSeconds(60), Some((UnixSeconds(1_790_000_000), heard)), later),

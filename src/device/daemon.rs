@@ -50,10 +50,21 @@ pub enum Message {
     /// The hub answered (with its time, perhaps), or what went wrong.
     Contact(Result<Option<UnixSeconds>, String>),
     Servable(Servable),
-    PieceVerified { infohash: Infohash, piece: u32, source: FillSource, bytes: u64 },
+    PieceVerified {
+        infohash: Infohash,
+        piece: u32,
+        source: FillSource,
+        bytes: u64,
+    },
     Flushed(Vec<UsageLine>),
-    FlushFailed { deltas: Vec<UsageDelta>, problem: String },
-    Reported { reported_bytes: u64, pending: u64 },
+    FlushFailed {
+        deltas: Vec<UsageDelta>,
+        problem: String,
+    },
+    Reported {
+        reported_bytes: u64,
+        pending: u64,
+    },
     Settled(Statement),
     Owner(Wish, Answer),
 }
@@ -256,7 +267,9 @@ impl Daemon {
             Event::LimitSet { egress_bytes_per_second_max } => {
                 store.set_setting(setting::LIMIT, egress_bytes_per_second_max)
             }
-            Event::PauseSet(pause) => store.set_setting(setting::PAUSED_UNTIL, &self.pause_wall(pause)),
+            Event::PauseSet(pause) => {
+                store.set_setting(setting::PAUSED_UNTIL, &self.pause_wall(pause))
+            }
             _ => Ok(()),
         };
         if let Err(error) = result {
@@ -280,7 +293,10 @@ impl Daemon {
     fn grant(&mut self, wish: Wish, now: Now) -> Result<Status, String> {
         let event = match wish {
             Wish::Limit(limit) if limit < 1024 => {
-                return Err("the limit must be at least 1024 bytes per second; to stop serving, pause".into());
+                return Err(
+                    "the limit must be at least 1024 bytes per second; to stop serving, pause"
+                        .into(),
+                );
             }
             Wish::Limit(limit) => Event::LimitSet { egress_bytes_per_second_max: limit },
             Wish::Pause(PauseRequest::Off) => Event::PauseSet(Pause::Off),

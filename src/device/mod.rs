@@ -29,7 +29,11 @@ const EX_SOFTWARE: u8 = 70;
 const EX_CONFIG: u8 = 78;
 
 #[derive(Parser)]
-#[command(name = "larderd", version, about = "Larder's device daemon: caches and serves hot content")]
+#[command(
+    name = "larderd",
+    version,
+    about = "Larder's device daemon: caches and serves hot content"
+)]
 struct Args {
     /// Configuration file (TOML); without it, the defaults hold
     #[arg(long, env = "LARDER_CONFIG", value_name = "FILE")]
@@ -49,6 +53,9 @@ struct Args {
     /// Print the commented default configuration and exit
     #[arg(long)]
     print_default_config: bool,
+    /// Stop when the process that started this one ends
+    #[arg(long)]
+    stop_with_parent: bool,
 }
 
 pub fn main() -> ExitCode {
@@ -58,6 +65,11 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     crate::telemetry::init();
+    if args.stop_with_parent
+        && let Err(error) = crate::process::stop_with_parent()
+    {
+        return fail(EX_SOFTWARE, &error);
+    }
     let config = match args.settle() {
         Ok(config) => config,
         Err(error) => return fail(EX_CONFIG, &error),

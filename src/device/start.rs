@@ -68,9 +68,13 @@ pub enum DaemonError {
     Upstream(#[from] UpstreamError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot read the operator's root file {path}: {source}; copy root.json from the hub and name it in hub.root_file")]
+    #[error(
+        "cannot read the operator's root file {path}: {source}; copy root.json from the hub and name it in hub.root_file"
+    )]
     RootFile { path: PathBuf, source: io::Error },
-    #[error("the identity key in {0} is damaged; restore it from a backup, or remove the folder to begin as a new device")]
+    #[error(
+        "the identity key in {0} is damaged; restore it from a backup, or remove the folder to begin as a new device"
+    )]
     Identity(PathBuf),
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -234,11 +238,7 @@ pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, Sto
     Ok(store.contents()?.into_iter().map(holding).collect())
 }
 
-fn books(
-    context: &Context,
-    followed: Option<&Followed>,
-    now: Now,
-) -> Result<Books, DaemonError> {
+fn books(context: &Context, followed: Option<&Followed>, now: Now) -> Result<Books, DaemonError> {
     let store = &context.store;
     let Some(wall) = now.wall.synced() else {
         return Ok(Books::open(UnixSeconds(0), &[]));
@@ -302,8 +302,7 @@ async fn start_admin(
         .await
         .map_err(|source| DaemonError::Listen { address, source })?;
     let local_addr = listener.local_addr()?;
-    let credentials =
-        StoredCredentials { store: store.clone(), data_dir: config.data_dir.clone() };
+    let credentials = StoredCredentials { store: store.clone(), data_dir: config.data_dir.clone() };
     let setup_code = setup_code(&credentials)?;
     let admin_url = admin_url(local_addr);
     if let Some(code) = &setup_code {

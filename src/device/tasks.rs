@@ -77,11 +77,8 @@ pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
         context.tell(Message::Contact(Err(problem.into()))).await;
         return context.event(Event::EnrolFailed).await;
     }
-    let request = EnrolRequest {
-        claim_code,
-        peer_id: context.identity.peer_id_hex(),
-        created_at: now,
-    };
+    let request =
+        EnrolRequest { claim_code, peer_id: context.identity.peer_id_hex(), created_at: now };
     match context.hub.enrol(&Signed::new(&request, &context.identity.key)).await {
         Ok(answer) => {
             context.contact(Ok(Some(answer.server_time))).await;
@@ -101,7 +98,11 @@ pub async fn fetch_list(context: Context, held: Option<HotList>) {
         Ok(Some(fetched)) => {
             let (list, policy, valid_until) = (fetched.list, fetched.policy, fetched.valid_until);
             if held.as_ref().is_none_or(|held| held.epoch != list.epoch) {
-                tracing::info!(epoch = list.epoch, entries = list.entries.len(), "hot list verified");
+                tracing::info!(
+                    epoch = list.epoch,
+                    entries = list.entries.len(),
+                    "hot list verified"
+                );
             }
             context.contact(Ok(None)).await;
             context.event(Event::ListVerified { list, policy, valid_until }).await;
@@ -244,7 +245,8 @@ async fn try_fill(
             .await
             .map_err(local)?
     };
-    let stored = context.stored(move |store| store.stored_content(infohash)).await.map_err(local)?;
+    let stored =
+        context.stored(move |store| store.stored_content(infohash)).await.map_err(local)?;
     let have = stored.map_or_else(|| Bitfield::empty(metainfo.piece_count()), |s| s.have);
     context
         .tell(Message::Servable(Servable {
@@ -290,7 +292,8 @@ async fn metainfo(
             .await
             .map_err(|e| (e.to_string(), true))?,
     };
-    let metainfo = Metainfo::parse_expecting(&bytes, infohash).map_err(|e| (e.to_string(), false))?;
+    let metainfo =
+        Metainfo::parse_expecting(&bytes, infohash).map_err(|e| (e.to_string(), false))?;
     if metainfo.total_bytes != entry.size_bytes {
         let problem = format!(
             "the hot list says {} bytes, the metainfo {}: the operator must publish it again",

@@ -36,10 +36,7 @@ impl MonthBooks {
     }
 
     /// Replaces what earlier statements said.
-    pub fn settle(
-        &mut self,
-        lines: impl IntoIterator<Item = (Infohash, UtcHour, u64, Micros)>,
-    ) {
+    pub fn settle(&mut self, lines: impl IntoIterator<Item = (Infohash, UtcHour, u64, Micros)>) {
         self.settled =
             lines.into_iter().map(|(i, hour, bytes, sum)| ((i, hour), (bytes, sum))).collect();
     }

@@ -277,16 +277,22 @@ impl NewMetainfo<'_> {
             pieces: Bytes::new(self.pieces),
             private: self.private.then_some(1),
         });
-        let announce_list: Vec<Vec<&str>> =
-            self.tracker_tiers.iter().map(|tier| tier.iter().map(Url::as_str).collect()).collect();
-        let torrent = encode(&WriteMetainfo {
-            announce: announce_list.iter().flatten().next().copied(),
-            announce_list,
-            info: RawValue(&info),
-            url_list: self.web_seeds.iter().map(Url::as_str).collect(),
-        });
+        let torrent = wrap_info(&info, self.tracker_tiers, self.web_seeds);
         (torrent, Infohash::of_info(&info))
     }
+}
+
+/// The `.torrent` file around an `info` value that exists already: addresses may change, the
+/// infohash stays.
+pub fn wrap_info(info: &[u8], tracker_tiers: &[Vec<Url>], web_seeds: &[Url]) -> Vec<u8> {
+    let announce_list: Vec<Vec<&str>> =
+        tracker_tiers.iter().map(|tier| tier.iter().map(Url::as_str).collect()).collect();
+    encode(&WriteMetainfo {
+        announce: announce_list.iter().flatten().next().copied(),
+        announce_list,
+        info: RawValue(info),
+        url_list: web_seeds.iter().map(Url::as_str).collect(),
+    })
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {
@@ -329,6 +335,9 @@ mod tests {
         assert_eq!(read.announce.as_deref(), Some("http://hub.example/announce"));
         assert_eq!(read.web_seeds, ["http://hub.example/origin/x"]);
         assert_eq!(Infohash::of_info(&read.info_bytes), infohash);
+        let moved = wrap_info(&read.info_bytes, &[], &[]);
+        let moved = Metainfo::parse_expecting(&moved, infohash).expect("parses");
+        assert_eq!((moved.announce, moved.web_seeds), (None, vec![]));
         assert!(matches!(
             Metainfo::parse_expecting(&bytes, Infohash([0; 20])),
             Err(MetainfoError::WrongInfohash { .. })

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     ops::{Add, Sub},
+    str::FromStr,
     time::Duration,
 };
 
@@ -105,6 +106,50 @@ pub struct UtcMonth {
     pub month: u32,
 }
 
+impl UtcMonth {
+    /// The hours of this month: the first, and the first of the next month.
+    pub fn hours(self) -> std::ops::Range<UtcHour> {
+        let next = match self.month {
+            12 => UtcMonth { year: self.year + 1, month: 1 },
+            month => UtcMonth { month: month + 1, ..self },
+        };
+        UtcHour(self.first_day().0 * 24)..UtcHour(next.first_day().0 * 24)
+    }
+
+    pub fn first_day(self) -> UtcDay {
+        // Howard Hinnant's `days_from_civil`, for the first of a month at or after 1970.
+        let year = self.year - u32::from(self.month <= 2);
+        let era = year / 400;
+        let yoe = year - era * 400;
+        let mp = (self.month + 9) % 12;
+        let doe = yoe * 365 + yoe / 4 - yoe / 100 + (153 * mp + 2) / 5;
+        UtcDay(era * 146_097 + doe - 719_468)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a month is written like 2026-11")]
+pub struct NotAMonth;
+
+impl FromStr for UtcMonth {
+    type Err = NotAMonth;
+    fn from_str(s: &str) -> Result<Self, NotAMonth> {
+        let (year, month) = s.split_once('-').ok_or(NotAMonth)?;
+        if year.len() != 4
+            || month.len() != 2
+            || !s.bytes().all(|b| b.is_ascii_digit() || b == b'-')
+        {
+            return Err(NotAMonth);
+        }
+        let year = year.parse().map_err(|_| NotAMonth)?;
+        let month = month.parse().map_err(|_| NotAMonth)?;
+        if year < 1970 || !(1..=12).contains(&month) {
+            return Err(NotAMonth);
+        }
+        Ok(UtcMonth { year, month })
+    }
+}
+
 impl fmt::Display for UtcMonth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04}-{:02}", self.year, self.month)
@@ -144,5 +189,22 @@ mod tests {
         assert_eq!(UnixSeconds(1_709_164_800).hour().day().to_string(), "2024-02-29");
         assert_eq!(UnixSeconds(1_795_219_199).hour().day().to_string(), "2026-11-20");
         assert_eq!(UnixSeconds(1_795_219_200).hour().day().month().to_string(), "2026-11");
+    }
+
+    #[test]
+    fn reads_months_and_knows_their_hours() {
+        let november: UtcMonth = "2026-11".parse().expect("a month");
+        assert_eq!(november.to_string(), "2026-11");
+        assert_eq!(november.first_day().to_string(), "2026-11-01");
+        for text in ["1970-01", "2024-02", "2026-12", "2100-03"] {
+            let month: UtcMonth = text.parse().expect("a month");
+            let hours = month.hours();
+            assert_eq!(hours.start.day().month(), month, "{text}");
+            assert_eq!(UtcHour(hours.end.0 - 1).day().month(), month, "{text}");
+            assert_ne!(hours.end.day().month(), month, "{text}");
+        }
+        for bad in ["", "2026", "2026-13", "2026-00", "1969-12", "2026-1", "+026-11", "2026-1-1"] {
+            assert_eq!(bad.parse::<UtcMonth>(), Err(NotAMonth), "{bad}");
+        }
     }
 }

@@ -58,7 +58,9 @@ impl Impostor {
         let listener = listener.expect("the hub's port is free");
         let tuf = tuf.to_owned();
         let serve = move |axum::extract::Path(path): axum::extract::Path<String>| {
-            std::future::ready(std::fs::read(tuf.join(path)).map_err(|_| axum::http::StatusCode::NOT_FOUND))
+            std::future::ready(
+                std::fs::read(tuf.join(path)).map_err(|_| axum::http::StatusCode::NOT_FOUND),
+            )
         };
         let router = axum::Router::new().route("/tuf/{*path}", axum::routing::get(serve));
         runtime.spawn(async move { axum::serve(listener, router).await });
@@ -174,7 +176,8 @@ fn unknown_config_key_is_refused_with_file_and_line() {
     let config = folder.path().join("larderd.toml");
     std::fs::write(&config, "data_dir = \"/nowhere\"\n\n[cache]\nquota = 5\n").expect("writes");
     let larderd = Command::new(env!("CARGO_BIN_EXE_larderd")).arg("--config").arg(&config).output();
-    let larder = Command::new(env!("CARGO_BIN_EXE_larder")).args(["config", "check"]).arg(&config).output();
+    let larder =
+        Command::new(env!("CARGO_BIN_EXE_larder")).args(["config", "check"]).arg(&config).output();
     for output in [larderd.expect("runs"), larder.expect("runs")] {
         assert_eq!(output.status.code(), Some(78));
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -190,7 +193,10 @@ fn printed_default_configuration_is_accepted() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("default.toml");
         std::fs::write(&config, printed.stdout).expect("writes");
-        let check = Command::new(env!("CARGO_BIN_EXE_larder")).args(["config", "check"]).arg(&config).output();
+        let check = Command::new(env!("CARGO_BIN_EXE_larder"))
+            .args(["config", "check"])
+            .arg(&config)
+            .output();
         let check = check.expect("runs");
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     }

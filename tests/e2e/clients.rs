@@ -34,7 +34,12 @@ fn served() -> Served {
 
 fn aria2c(folder: &Path, what: &str) {
     let output = Command::new("aria2c")
-        .args(["--seed-time=0", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"])
+        .args([
+            "--seed-time=0",
+            "--enable-dht=false",
+            "--enable-dht6=false",
+            "--bt-enable-lpd=false",
+        ])
         .args(["--bt-tracker-interval=1", "--file-allocation=none", "--summary-interval=0"])
         .args(["--bt-stop-timeout=60", "--listen-port=0", "--no-conf", "--dir"])
         .arg(folder)
@@ -106,7 +111,9 @@ fn a_second_device_fills_from_the_first() {
     random_file(&source, SIZE, 2);
     let infohash = first.publish(&source).infohash;
     first.wait_until_served(infohash);
-    wait_for("the first device's announce", || first.device_log().contains("announced").then_some(()));
+    wait_for("the first device's announce", || {
+        first.device_log().contains("announced").then_some(())
+    });
 
     let second = first.second_device();
     let content = second.wait_until_served(infohash);

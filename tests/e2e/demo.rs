@@ -93,7 +93,8 @@ fn json_line_says_where_everything_is_and_sigterm_ends_every_process() {
     assert_eq!(metainfo.web_seeds.len(), 1);
 
     let data = Path::new(ready["data"].as_str().expect("a path")).to_owned();
-    let pids = [pid_in(&data.join("hub/endpoints.json")), pid_in(&data.join("device/endpoints.json"))];
+    let pids =
+        [pid_in(&data.join("hub/endpoints.json")), pid_in(&data.join("device/endpoints.json"))];
     assert!(pids.iter().all(|pid| running(*pid)));
     assert!(demo.terminate().success());
     assert!(!pids.iter().any(|pid| running(*pid)), "a child is left");

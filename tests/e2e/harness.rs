@@ -251,7 +251,7 @@ impl Lab {
     pub fn origin_bytes(&self, infohash: Infohash) -> u64 {
         let usage: serde_json::Value = json(&self.larder(&["origin-usage", "--json"]));
         let of_ours = |row: &&serde_json::Value| row["infohash"] == infohash.to_string();
-        let rows = usage["contents"].as_array().expect("rows");
+        let rows = usage["lines"].as_array().expect("rows");
         rows.iter().find(of_ours).and_then(|r| r["egress_bytes"].as_u64()).unwrap_or_default()
     }
 
@@ -299,9 +299,8 @@ pub fn sha256(path: &Path) -> Vec<u8> {
 
 /// Held together, so that they differ.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] = std::array::from_fn(|_| {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")
-    });
+    let held: [TcpListener; N] =
+        std::array::from_fn(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
     held.map(|l| l.local_addr().expect("bound").port())
 }
 

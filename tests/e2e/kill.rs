@@ -80,7 +80,12 @@ fn counts_no_byte_twice_when_killed_while_serving() {
 fn aria2c(lab: &Lab) -> Command {
     let mut command = Command::new("aria2c");
     command
-        .args(["--seed-time=0", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"])
+        .args([
+            "--seed-time=0",
+            "--enable-dht=false",
+            "--enable-dht6=false",
+            "--bt-enable-lpd=false",
+        ])
         .args(["--bt-tracker-interval=1", "--file-allocation=none", "--listen-port=0", "--no-conf"])
         .env("HOME", lab.folder.path());
     command

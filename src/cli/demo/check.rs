@@ -9,9 +9,7 @@ use super::{DemoError, POLL, stage::Stage};
 use crate::{
     api::hub::BookLine,
     client,
-    logic::{
-        units::{HumanBytes, Micros},
-    },
+    logic::units::{HumanBytes, Micros},
 };
 
 /// The downloader gives up when nothing comes for this long.
@@ -59,10 +57,9 @@ pub async fn check(stage: &mut Stage, json: bool) -> Result<(), DemoError> {
     for item in stage.published().to_vec() {
         let folder = stage.folder("download").join(item.infohash.to_string());
         let torrent = std::fs::read(&item.torrent).map_err(DemoError::failed)?;
-        let fetched =
-            client::fetch(torrent.into(), vec![stage.peer()], &folder, DOWNLOAD_PATIENCE)
-                .await
-                .map_err(DemoError::failed)?;
+        let fetched = client::fetch(torrent.into(), vec![stage.peer()], &folder, DOWNLOAD_PATIENCE)
+            .await
+            .map_err(DemoError::failed)?;
         item.verify(&folder)?;
         downloaded_bytes += fetched.received_bytes;
         stage.check_alive()?;

@@ -95,7 +95,7 @@ async fn play(args: &DemoArgs, stage: &mut Stage) -> Result<(), DemoError> {
     view.started_hub(stage);
     stage.start_device().await?;
     view.started_device(stage);
-    stage.publish(&view).await?;
+    stage.publish().await?;
     view.published(stage);
     until_serving(stage, &view).await?;
     if args.check {

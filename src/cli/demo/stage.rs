@@ -19,15 +19,19 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::AsyncReadExt, net::UnixStream};
 
-use super::{DemoError, GENERATED_BYTES, POLL, view::View};
+use super::{DemoError, GENERATED_BYTES, POLL};
 use crate::{
     api::{
         admin::Status,
         endpoints::{DeviceEndpoints, ENDPOINTS_FILE, HubEndpoints, STATUS_SOCKET},
-        hub::{BookLine, Published},
+        hub::{BookLine, Books, ClaimCodesRequest, ClaimCodesResponse, PublishRequest},
     },
-    cli::{hub_client::HubClient, publish},
-    logic::{infohash::Infohash, now::UnixSeconds},
+    cli::{
+        books::this_month,
+        hub::{HubArgs, HubClient, QUICK},
+        publish::{self, Content},
+    },
+    logic::infohash::Infohash,
 };
 
 /// A process that has not come up or gone down by then has a problem.
@@ -37,6 +41,7 @@ const LIST_INTERVAL_SECONDS: u32 = 1;
 const REPORT_INTERVAL_SECONDS: u32 = 2;
 /// 10 MiB/s: fast enough to be no bother, slow enough that the slider shows.
 const EGRESS_BYTES_PER_SECOND_MAX: u64 = 10 * 1024 * 1024;
+const LEASE_SECONDS: u64 = 30 * 24 * 3600;
 const LOG_TAIL_LINES: usize = 3;
 
 /// A content as the user can find it.
@@ -192,8 +197,12 @@ impl Stage {
         let data = self.folder("device");
         let program = sibling("larderd")?;
         let config = self.folder("larderd.toml");
-        let claim_code = self.hub_client()?.claim_codes(1).await.map_err(DemoError::failed)?;
-        let claim_code = claim_code.first().cloned().unwrap_or_default();
+        let claimed: ClaimCodesResponse = self
+            .hub_client()?
+            .post("claim-codes", &ClaimCodesRequest { count: 1 }, QUICK)
+            .await
+            .map_err(DemoError::failed)?;
+        let claim_code = claimed.claim_codes.first().cloned().unwrap_or_default();
         fs::write(&config, self.device_config(&claim_code))
             .map_err(|e| cannot("write", &config, &e))?;
         let arguments = ["--config".as_ref(), config.as_os_str()];
@@ -204,24 +213,28 @@ impl Stage {
         Ok(())
     }
 
-    pub async fn publish(&mut self, view: &View) -> Result<(), DemoError> {
+    pub async fn publish(&mut self) -> Result<(), DemoError> {
         let hub = self.hub_client()?;
         let torrents = self.folder("torrents");
         fs::create_dir_all(&torrents).map_err(|e| cannot("create", &torrents, &e))?;
         for source in self.sources.clone() {
-            let name = publish::name_of(&source).map_err(DemoError::failed)?;
-            let request = publish::defaults();
-            let published: Published = publish::publish(&hub, &source, &request, |done, total| {
-                view.progress(&name, done, total);
-            })
-            .await
-            .map_err(DemoError::failed)?;
+            let content = Content::read(&source).map_err(DemoError::failed)?;
+            let request = PublishRequest {
+                lease_seconds: LEASE_SECONDS,
+                replicas: 1,
+                price_class: "standard".into(),
+                score: 1.0,
+                private: false,
+            };
+            let published = publish::publish(&hub, &content, &request, true)
+                .await
+                .map_err(DemoError::failed)?;
             let torrent = torrents.join(format!("{}.torrent", published.infohash));
-            let bytes = hub.metainfo(&published).await.map_err(DemoError::failed)?;
+            let bytes = hub.download(&published.metainfo_url).await.map_err(DemoError::failed)?;
             fs::write(&torrent, bytes).map_err(|e| cannot("write", &torrent, &e))?;
             self.published.push(Item {
-                name,
-                size_bytes: size_of(&source)?,
+                name: content.name().to_owned(),
+                size_bytes: content.total_bytes,
                 source,
                 infohash: published.infohash,
                 torrent,
@@ -277,10 +290,9 @@ impl Stage {
 
     /// This month's lines in the hub's books.
     pub async fn books(&self) -> Result<Vec<BookLine>, DemoError> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now = UnixSeconds(now.map_err(DemoError::failed)?.as_secs());
-        let month = now.hour().day().month().to_string();
-        Ok(self.hub_client()?.books(&month).await.map_err(DemoError::failed)?.lines)
+        let path = format!("books?month={}", this_month());
+        let books: Books = self.hub_client()?.get(&path).await.map_err(DemoError::failed)?;
+        Ok(books.lines)
     }
 
     pub fn check_alive(&mut self) -> Result<(), DemoError> {
@@ -306,8 +318,12 @@ impl Stage {
     }
 
     fn hub_client(&self) -> Result<HubClient, DemoError> {
-        HubClient::new(&self.hub_url, &self.folder("hub").join("operator-token"))
-            .map_err(DemoError::failed)
+        let args = HubArgs {
+            hub: self.hub_url.parse().map_err(DemoError::failed)?,
+            token_file: self.folder("hub").join("operator-token"),
+            json: false,
+        };
+        HubClient::new(&args).map_err(DemoError::failed)
     }
 
     fn hub_config(&self) -> String {
@@ -351,12 +367,10 @@ impl Stage {
 impl Item {
     /// Compares every file by SHA-256.
     pub fn verify(&self, folder: &Path) -> Result<(), DemoError> {
-        for (path, original) in publish::files_of(&self.source).map_err(DemoError::failed)? {
-            let copy = match self.source.is_dir() {
-                true => folder.join(&path),
-                false => folder.join(&self.name),
-            };
-            if sha256(&copy)? != sha256(&original)? {
+        let content = Content::read(&self.source).map_err(DemoError::failed)?;
+        for (path, original) in content.files() {
+            let copy = folder.join(path);
+            if sha256(&copy)? != sha256(original)? {
                 return Err(DemoError::Failed(format!(
                     "{} arrived with another SHA-256 than {}",
                     copy.display(),
@@ -509,14 +523,6 @@ fn generated(folder: &Path) -> Result<PathBuf, DemoError> {
     };
     write().map_err(|e| cannot("write", &path, &e))?;
     Ok(path)
-}
-
-fn size_of(source: &Path) -> Result<u64, DemoError> {
-    let files = publish::files_of(source).map_err(DemoError::failed)?;
-    files
-        .iter()
-        .map(|(_, path)| path.metadata().map(|m| m.len()).map_err(|e| cannot("read", path, &e)))
-        .sum()
 }
 
 fn sha256(path: &Path) -> Result<Vec<u8>, DemoError> {

@@ -37,10 +37,6 @@ impl View {
         self.step(&format!("device started, BitTorrent port {}", stage.peer()));
     }
 
-    pub fn progress(&self, name: &str, done: u64, total: u64) {
-        self.line(&format!("publishing {name}: {} of {}", HumanBytes(done), HumanBytes(total)));
-    }
-
     pub fn published(&self, stage: &Stage) {
         for item in stage.published() {
             self.step(&format!(
@@ -71,7 +67,9 @@ impl View {
             None => println!("    log in with the password that you set in an earlier run"),
         }
         println!();
-        println!("Point any BitTorrent client at the torrent or the magnet link. Ctrl-C stops everything.");
+        println!(
+            "Point any BitTorrent client at the torrent or the magnet link. Ctrl-C stops everything."
+        );
         println!();
     }
 

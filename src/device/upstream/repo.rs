@@ -149,11 +149,7 @@ impl ListRepository {
     }
 }
 
-async fn target(
-    repository: &Repository,
-    name: &str,
-    limit: u64,
-) -> Result<Vec<u8>, UpstreamError> {
+async fn target(repository: &Repository, name: &str, limit: u64) -> Result<Vec<u8>, UpstreamError> {
     let missing = || UpstreamError::List(format!("the signed metadata does not name {name}"));
     let target = TargetName::new(name).map_err(refused)?;
     let described = repository.targets().signed.targets.get(&target).ok_or_else(missing)?;
@@ -198,7 +194,8 @@ impl Fetcher {
 #[async_trait]
 impl Transport for Fetcher {
     async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
-        let held = if url.path().ends_with("/timestamp.json") { self.take_timestamp() } else { None };
+        let held =
+            if url.path().ends_with("/timestamp.json") { self.take_timestamp() } else { None };
         let bytes = match held {
             Some(bytes) => bytes,
             None => super::get(&self.client, &url, MAX_LIST_BYTES).await.map_err(|e| {

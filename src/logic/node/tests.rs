@@ -230,8 +230,7 @@ fn resumes_what_a_restart_interrupted() {
 #[test]
 fn judges_no_lease_under_an_unknown_time() {
     let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
-    let mut bench =
-        Bench::at(vec![stored(1, 100, true)], Some(followed), WallTime::Unsynced);
+    let mut bench = Bench::at(vec![stored(1, 100, true)], Some(followed), WallTime::Unsynced);
     let commands = [bench.commands(), bench.pass(3600)].concat();
     assert!(!commands.iter().any(|c| matches!(c, Command::Serve(_) | Command::Evict(_))));
     bench.now.wall = WallTime::Synced(UnixSeconds(T0));
