@@ -40,6 +40,7 @@ function expectComplaint(status) {
 
 test("a wrong code is refused", async () => {
   await page.goto(demo.admin_url);
+  await page.getByRole("heading", { name: "Welcome" }).waitFor();
   await assertAccessible(page, "first run");
   await page.getByLabel("One-time code").fill("AAAA-AAAA");
   await page.getByLabel("New password").fill(PASSWORD);
