@@ -10,6 +10,8 @@ export default defineConfig({
     cssCodeSplit: false,
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
+    // Preact's and uPlot's licences travel with their code.
+    license: { fileName: "licenses.txt" },
   },
   server: {
     // `npm run dev` against a device: `LARDER_ADMIN=http://127.0.0.1:8080 npm run dev`. The Host

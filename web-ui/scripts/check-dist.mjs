@@ -9,7 +9,7 @@ import { gunzipSync } from "node:zlib";
 const committed = "dist";
 const fresh = mkdtempSync(join(tmpdir(), "larder-web-ui-"));
 try {
-  execFileSync("npx", ["vite", "build", "--outDir", fresh, "--logLevel", "warn"], { stdio: "inherit" });
+  execFileSync("npx", ["vite", "build", "--outDir", fresh, "--emptyOutDir", "--logLevel", "warn"], { stdio: "inherit" });
   execFileSync(process.execPath, ["scripts/gzip.mjs", fresh], { stdio: "ignore" });
   const differences = compare(contents(committed), contents(fresh));
   if (differences.length > 0) {

@@ -40,7 +40,9 @@ pub enum Refusal {
     PasswordTooShort,
     #[error("the password is wrong")]
     WrongPassword,
-    #[error("the one-time code is wrong: it is in the device's log, printed at its first start")]
+    #[error(
+        "the one-time code is wrong: the device writes the right one into its log when it starts"
+    )]
     WrongSetupCode,
     #[error(transparent)]
     TooManyTries(TooManyTries),

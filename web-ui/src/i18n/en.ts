@@ -9,7 +9,7 @@ export const en = {
   setup_code: "One-time code",
   setup_code_where: "Where is the code?",
   setup_code_where_text:
-    "The device prints it when it starts for the first time: in its log, and on its console. It works once.",
+    "The device writes it into its log when it starts, and into the file setup-code in its data folder. It works once.",
   password: "Password",
   new_password: "New password",
   password_hint: "At least 10 characters. A short sentence is easy to remember.",
@@ -20,9 +20,6 @@ export const en = {
   setup_submit: "Set password and open",
   login_title: "Log in",
   login_intro: "With the password that you set on the first day.",
-  login_forgot: "Forgot it?",
-  login_forgot_text:
-    "Delete the password file in the device's data folder and restart the device: it will print a new one-time code. Nothing else is lost.",
   login_submit: "Log in",
   log_out: "Log out",
   working: "One moment …",
@@ -117,7 +114,7 @@ export const en = {
 
   fails_unreachable: "The device does not answer. Is it on, and are you on the same network?",
   fails_wrong_password: "That password is wrong.",
-  fails_wrong_setup_code: "That code is wrong. Copy it from the device's log or console.",
+  fails_wrong_setup_code: "That code is wrong. Copy it from the device's log.",
   fails_too_many_tries: { one: "Too many wrong tries. Wait {n} second.", other: "Too many wrong tries. Wait {n} seconds." },
   fails_password_already_set: "A password is already set. Log in with it.",
   fails_no_password_yet: "There is no password yet. Set one with the one-time code.",

@@ -1,7 +1,6 @@
 // The bar that stays in sight: whose page this is, the device's state in a word, the language.
 
-import { useI18n } from "../i18n";
-import { MESSAGES } from "../i18n";
+import { MESSAGES, useI18n } from "../i18n";
 import type { Status } from "../api";
 import { StatePill } from "./state";
 
@@ -15,10 +14,10 @@ export function Header({ live, onLanguage }: Props) {
   const other = language === "en" ? "zh" : "en";
   return (
     <header class="bar">
-      <div class="bar-inner">
+      <div class={live ? "bar-inner crowded" : "bar-inner"}>
         <span class="brand">
           <BrandMark />
-          Larder
+          <span class="brand-name">Larder</span>
         </span>
         {live && <StatePill status={live.status} receivedAt={live.receivedAt} />}
         <button

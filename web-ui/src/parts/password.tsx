@@ -70,7 +70,8 @@ export function useEntry(onSession: (session: Session) => void): Entry {
   const [failure, setFailure] = useState<{ said: ApiFailure; at: number } | null>(null);
   const retryAfter = failure?.said.retryAfterSeconds ?? 0;
   const now = useNow(retryAfter > 0);
-  const wait = failure ? Math.max(0, Math.ceil(retryAfter - (now - failure.at) / 1000)) : 0;
+  const elapsed = failure ? Math.max(0, now - failure.at) / 1000 : 0;
+  const wait = Math.max(0, Math.ceil(retryAfter - elapsed));
   const over = retryAfter > 0 && wait === 0;
 
   const enter = (request: () => Promise<Session>) => {

@@ -32,10 +32,6 @@ export function Login({ onSession }: { onSession: (session: Session) => void }) 
       <button type="submit" class="primary" disabled={busy || wait > 0 || password === ""}>
         {busy ? t("working") : t("login_submit")}
       </button>
-      <details>
-        <summary>{t("login_forgot")}</summary>
-        <p>{t("login_forgot_text")}</p>
-      </details>
     </form>
   );
 }
