@@ -105,7 +105,10 @@ pub async fn origin(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let content = published(&hub, infohash.parse().ok()).await?;
-    let file = origin::find(&content.layout, &path)
+    let infohash = content.infohash;
+    let layout = hub.blocking(move |hub| hub.store.layout(infohash).map_err(Problem::from)).await?;
+    let file = layout
+        .and_then(|layout| origin::find(&layout, &path))
         .ok_or_else(|| Problem::not_found("this content has no such file"))?;
     let validators = Validators::of(&content, &file);
     let length = file.range.end - file.range.start;
@@ -128,7 +131,7 @@ pub async fn origin(
         }
     };
     let start = file.range.start + part.start;
-    let body = stream(&hub, content.infohash, start, part.end - part.start).await?;
+    let body = stream(&hub, infohash, start, part.end - part.start).await?;
     let mut response = (status, validators.headers(), body).into_response();
     let fields = response.headers_mut();
     let octets = HeaderValue::from_static("application/octet-stream");

@@ -1,6 +1,7 @@
 //! The hub's HTTP face: routes, limits and who may call what. Handlers translate between HTTP and
 //! the parts; they decide nothing.
 
+mod connections;
 mod device;
 mod files;
 mod operator;
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::state::Hub;
 use crate::logic::units::{KIB, MIB};
+pub use connections::serve;
 use problem::Problem;
 
 /// Everything but the moving of content is quick; whoever takes longer is stuck or hostile.
