@@ -79,8 +79,7 @@ async fn flaky_relay(hub: &Hub) -> (String, tokio::task::JoinHandle<u64>) {
             });
             let mut seen = Vec::new();
             let mut buffer = vec![0; 64 * 1024];
-            loop {
-                let Ok(read @ 1..) = from_client.read(&mut buffer).await else { break };
+            while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
                 if to_hub.write_all(&buffer[..read]).await.is_err() {
                     break;
                 }

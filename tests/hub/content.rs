@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use larder::{
-    api::hub::{OriginUsage, PublishRequest, Published, UploadFile, UploadState},
+    api::hub::{ApiError, OriginUsage, PublishRequest, Published, UploadFile, UploadState},
     logic::{hotlist::HotList, metainfo::Metainfo},
 };
 use reqwest::{Method, StatusCode};
@@ -245,6 +245,27 @@ async fn only_the_operator_may_publish() {
     for path in ["list", "devices", "books?month=2026-11", "origin-usage", "uploads/x"] {
         let answer = hub.get(&format!("api/v1/{path}"), &[]).await;
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_is_an_api_error() {
+    let hub = Hub::start().await;
+    for (method, path, status) in [
+        (Method::GET, "", 404),
+        (Method::GET, "tuf/metadata/%ff", 404),
+        (Method::GET, "origin/x/%ff", 404),
+        (Method::GET, "metainfo/x.torrent", 404),
+        (Method::GET, "api/v1/nope", 404),
+        (Method::POST, "announce", 405),
+        (Method::GET, "api/v1/enrol", 405),
+        (Method::POST, "api/v1/enrol", 400),
+        (Method::DELETE, "api/v1/uploads/x", 405),
+    ] {
+        let answer = hub.request(method, path, &[]).await;
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        let error: ApiError = answer.json().await.expect("an ApiError");
+        assert!(!error.code.is_empty() && !error.message.is_empty());
     }
 }
 

@@ -13,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::to_bytes,
-    extract::{FromRequest, Request, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION, request::Parts},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -69,7 +69,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
     Router::new()
         .nest("/api/v1", slow.route_layer(guard))
         .merge(quick)
-        .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        .fallback(|| async { nothing_here() })
         .method_not_allowed_fallback(|| async {
             Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -109,6 +109,24 @@ async fn require_operator(
             "send `Authorization: Bearer TOKEN` with the token from the hub's file operator-token",
         )),
     }
+}
+
+/// A path's variables; what does not decode is an address with nothing at it.
+struct UrlPath<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for UrlPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(UrlPath(value)),
+            Err(_) => Err(nothing_here()),
+        }
+    }
+}
+
+fn nothing_here() -> Problem {
+    Problem::not_found("there is nothing at this address")
 }
 
 /// A JSON body of at most `MAX` bytes.
