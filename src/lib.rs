@@ -14,6 +14,9 @@ pub mod config;
 #[cfg(any(feature = "device", feature = "hub", feature = "cli"))]
 pub mod telemetry;
 
+#[cfg(any(feature = "device", feature = "hub"))]
+mod process;
+
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 pub const ENDPOINTS_FILE: &str = "endpoints.json";
 
+/// Unix socket in the device's data folder: writes one `api::admin::Status` as JSON to whoever
+/// connects, and never reads. For the daemon's own user, and for scripts.
+pub const STATUS_SOCKET: &str = "status.sock";
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceEndpoints {
     pub pid: u32,

@@ -86,6 +86,15 @@ impl HubClient {
         self.read(request.send().await).await
     }
 
+    /// Something that the hub shows to everyone, such as a `.torrent`.
+    pub async fn download(&self, url: &str) -> Result<Vec<u8>, CliError> {
+        let answer = self.http.get(url).timeout(QUICK).send().await;
+        let answer = answer.and_then(Response::error_for_status);
+        let unreachable =
+            |e: reqwest::Error| CliError::Unreachable { url: self.base.clone(), cause: cause(&e) };
+        Ok(answer.map_err(unreachable)?.bytes().await.map_err(unreachable)?.to_vec())
+    }
+
     pub async fn post<T: DeserializeOwned>(
         &self,
         path: &str,

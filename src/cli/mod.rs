@@ -1,6 +1,7 @@
 //! `larder`, the operator's command line. This file is its grammar and its exit codes: 0 done,
 //! 1 failed, 2 not understood (clap's own), 78 a configuration file with an error.
 
+mod books;
 mod config_check;
 mod demo;
 mod hub;
@@ -39,6 +40,10 @@ enum Command {
     /// The devices.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// A month of the books, by device and content.
+    Books(books::BooksArgs),
+    /// What the origin itself had to send, by content.
+    OriginUsage(hub::HubArgs),
     /// Configuration files.
     #[command(subcommand)]
     Config(config_check::ConfigCommand),
@@ -47,10 +52,12 @@ enum Command {
 pub fn main() -> ExitCode {
     telemetry::init();
     match Args::parse().command {
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::Publish(args) => run(publish::run(args)),
         Command::List(command) => run(list::run(command)),
         Command::Node(command) => run(node::run(command)),
+        Command::Books(args) => run(books::run(args)),
+        Command::OriginUsage(args) => run(books::origin_usage(args)),
         Command::Config(command) => config_check::run(&command),
     }
 }

@@ -58,7 +58,6 @@ pub struct PublishArgs {
 pub async fn run(args: PublishArgs) -> Result<(), CliError> {
     let client = HubClient::new(&args.hub)?;
     let content = Content::read(&args.path)?;
-    let state = upload(&client, &content, args.hub.json).await?;
     let request = PublishRequest {
         lease_seconds: args.lease * DAY_SECONDS,
         replicas: args.replicas,
@@ -66,8 +65,7 @@ pub async fn run(args: PublishArgs) -> Result<(), CliError> {
         score: args.score,
         private: args.private,
     };
-    let path = format!("uploads/{}/publish", state.id);
-    let published: Published = client.post(&path, &request, PUBLISH_LIMIT).await?;
+    let published = publish(&client, &content, &request, args.hub.json).await?;
     if args.hub.json {
         output::json(&published);
         return Ok(());
@@ -80,11 +78,22 @@ pub async fn run(args: PublishArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Uploads what the hub lacks, and puts the content on the list. `quiet` shows no progress.
+pub async fn publish(
+    client: &HubClient,
+    content: &Content,
+    request: &PublishRequest,
+    quiet: bool,
+) -> Result<Published, CliError> {
+    let state = upload(client, content, quiet).await?;
+    client.post(&format!("uploads/{}/publish", state.id), request, PUBLISH_LIMIT).await
+}
+
 /// What is to be uploaded: the description for the hub and the files behind it, in order.
-struct Content {
+pub struct Content {
     new: NewUpload,
     files: Arc<[SourceFile]>,
-    total_bytes: u64,
+    pub total_bytes: u64,
 }
 
 struct SourceFile {
@@ -93,7 +102,7 @@ struct SourceFile {
 }
 
 impl Content {
-    fn read(path: &Path) -> Result<Content, CliError> {
+    pub fn read(path: &Path) -> Result<Content, CliError> {
         let wrong = |problem| CliError::Content { path: path.to_owned(), problem };
         let real = fs::canonicalize(path)
             .map_err(|source| CliError::File { path: path.to_owned(), source })?;
@@ -121,6 +130,16 @@ impl Content {
         let fingerprint = data_encoding::HEXLOWER.encode(&fingerprint);
         let new = NewUpload { name, directory, files, fingerprint };
         Ok(Content { new, files: sources.into(), total_bytes })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.new.name
+    }
+
+    /// Where each file is to be found below the content's folder, and where it came from.
+    pub fn files(&self) -> impl Iterator<Item = (PathBuf, &Path)> {
+        let sources = self.files.iter().map(|f| f.path.as_path());
+        self.new.files.iter().map(|f| f.path.iter().collect()).zip(sources)
     }
 }
 

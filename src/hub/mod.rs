@@ -68,6 +68,9 @@ struct RunArgs {
     /// How the hub is reached; overrides the file. Port 0 stands for the port it listens on.
     #[arg(long)]
     public_url: Option<Url>,
+    /// Stop when the process that started this one ends.
+    #[arg(long)]
+    stop_with_parent: bool,
 }
 
 /// Exit codes of sysexits.h.
@@ -121,6 +124,9 @@ fn start(args: Args) -> Result<(), Failure> {
     match args.command.ok_or(Failure::Usage)? {
         Command::Init(common) => Ok(runtime.block_on(init::init(&settings(&common)?))?),
         Command::Run(run) => {
+            if run.stop_with_parent {
+                crate::process::stop_with_parent().map_err(Failure::Runtime)?;
+            }
             let mut config = settings(&run.common)?;
             config.listen = run.listen.unwrap_or(config.listen);
             config.public_url = run.public_url.unwrap_or(config.public_url);

@@ -29,6 +29,8 @@ pub struct Metainfo {
     pieces: Vec<u8>,
     /// In order; offsets follow from the lengths. A single-file torrent has one, named as the torrent.
     pub files: Vec<File>,
+    /// The files are below a directory `name`; otherwise there is one file, named `name`.
+    pub directory: bool,
     pub private: bool,
     /// The `info` value as it came: what `ut_metadata` (BEP 9) sends.
     pub info_bytes: Vec<u8>,
@@ -118,6 +120,7 @@ impl Metainfo {
             total_bytes,
             pieces: info.pieces.into_vec(),
             files,
+            directory: info.files.is_some(),
             private: info.private == Some(1),
             info_bytes,
             announce: raw.announce.map(|a| lossy(&a)),
@@ -326,6 +329,7 @@ mod tests {
             (read.name.as_str(), read.total_bytes, read.piece_count()),
             ("film.mp4", 100_000, 2)
         );
+        assert!(!read.directory);
         assert_eq!(read.piece_bytes(1), Some(100_000 - 65_536));
         assert_eq!(read.piece_bytes(2), None);
         assert_eq!(read.announce.as_deref(), Some("http://hub.example/announce"));
@@ -349,6 +353,7 @@ mod tests {
         let (bytes, _) = build(NewLayout::Directory { files: &files }, 100_000);
         let read = Metainfo::parse(&bytes).expect("parses");
         assert_eq!(read.files, files);
+        assert!(read.directory);
         assert_eq!(read.total_bytes, 100_000);
     }
 

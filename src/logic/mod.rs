@@ -4,10 +4,19 @@
 
 pub mod backoff;
 pub mod bitfield;
+pub mod choke;
+pub mod earnings;
+pub mod fault;
+pub mod governor;
 pub mod hotlist;
 pub mod infohash;
+pub mod ledger;
+pub mod login_guard;
 pub mod metainfo;
+pub mod node;
 pub mod now;
+pub mod placement;
 pub mod rating;
 pub mod units;
 pub mod usage;
+pub mod wire;

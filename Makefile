@@ -1,0 +1,90 @@
+# The one way in. `make help` lists everything; CI calls the same targets.
+#
+#   make demo ARGS="--content film.mp4"     arguments for `larder demo`
+#   make tests ARGS="-E 'test(ledger)'"     arguments for nextest
+
+SHELL := /bin/bash
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# Browsers come from the system's packages, not from npm.
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
+export PUPPETEER_SKIP_DOWNLOAD := 1
+
+# Units, and those in tests/ that start no programs. All else in tests/ starts the real ones.
+FAST := kind(lib) + binary(tidy)
+NEXTEST := cargo nextest run --locked
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | \
+		sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | while IFS=$$'\t' read -r name text; do \
+		printf '  %-12s %s\n' "$$name" "$$text"; done
+
+##### For people
+
+.PHONY: demo
+demo: ## Run the whole chain on this machine: hub, device, content, earnings.
+	cargo build --locked --bins
+	$(TARGET_DIR)/debug/larder demo $(ARGS)
+
+.PHONY: test
+test: ## Install what is missing, then run everything that CI runs.
+	@scripts/steps setup lint web-check deny arm-check size e2e-web tests
+
+.PHONY: check
+check: ## The fast loop: formatting, clippy, unit and architecture tests.
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	$(NEXTEST) -E '$(FAST)' $(ARGS)
+
+##### The parts
+
+.PHONY: setup
+setup: ## Install the packages and tools that the tests need.
+	@scripts/setup
+
+.PHONY: lint
+lint: ## Formatting, clippy on every program by itself, links in the docs of the code.
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --no-default-features -- -D warnings
+	cargo clippy --locked --no-default-features --features hub -- -D warnings
+	cargo clippy --locked --no-default-features --features cli -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet
+
+.PHONY: tests
+tests: ## All Rust tests: units, architecture, and the programs with real clients.
+	$(NEXTEST) $(ARGS)
+
+.PHONY: e2e
+e2e: ## Only the tests of whole programs with real clients.
+	$(NEXTEST) -E 'not ($(FAST))' $(ARGS)
+
+.PHONY: deny
+deny: ## Licences, bans and sources of the dependencies; advisories where they can be fetched.
+	@scripts/deny
+
+.PHONY: arm-check
+arm-check: ## Check that larderd compiles for 64-bit ARM routers.
+	scripts/arm-check
+
+.PHONY: size
+size: ## Release sizes and idle memory; fails over the budget (larderd: 12 MiB, 25 MiB resident).
+	@scripts/size
+
+##### The owner's page
+
+.PHONY: web
+web: ## Build the owner's page into web-ui/dist, which the binary embeds.
+	cd web-ui && npm ci --no-audit --no-fund && npm run build
+
+.PHONY: web-check
+web-check: ## Types and unit tests of the page; web-ui/dist is the build of its source.
+	cd web-ui && npm ci --no-audit --no-fund && npm test && npm run check-dist
+
+.PHONY: e2e-web
+e2e-web: ## The owner's page in a real browser, against the real programs.
+	cargo build --locked --bins
+	cd web-ui && npm ci --no-audit --no-fund && LARDER_BIN_DIR=$(abspath $(TARGET_DIR))/debug npm run e2e

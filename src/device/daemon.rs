@@ -1,0 +1,489 @@
+//! The event loop: messages go to the pure node, its commands go to tasks and to the serving engine.
+//! Everything that changes lives here, on one task; nothing here waits for disk or network.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rand::rngs::StdRng;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    books::Books,
+    clock::Clock,
+    owner::{Answer, Wish},
+    serve::{Engine, Servable, ServeCommand},
+    start::{DaemonError, holdings, setting},
+    status::{self, EgressHistory, Holding},
+    store::Store,
+    swarm::FillSource,
+    tasks::{self, Context},
+};
+use crate::{
+    api::{
+        admin::{Earnings, PauseRequest, Status},
+        endpoints::{ENDPOINTS_FILE, STATUS_SOCKET},
+        hub::Statement,
+    },
+    config::device::DeviceConfig,
+    logic::{
+        hotlist::Entry,
+        infohash::Infohash,
+        node::{AnnounceEvent, Command, Event, Node, Pause},
+        now::{Now, UnixSeconds, UtcHour},
+        usage::{UsageDelta, UsageLine},
+    },
+};
+
+/// The ledger is written this often while there is something to write: a kill loses no more.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// At stop, trackers get this long to hear goodbye and the hub to take a last report.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// What reaches the daemon.
+#[derive(Debug)]
+pub enum Message {
+    Event(Event),
+    /// The hub answered (with its time, perhaps), or what went wrong.
+    Contact(Result<Option<UnixSeconds>, String>),
+    Servable(Servable),
+    PieceVerified {
+        infohash: Infohash,
+        piece: u32,
+        source: FillSource,
+        bytes: u64,
+    },
+    Flushed(Vec<UsageLine>),
+    FlushFailed {
+        deltas: Vec<UsageDelta>,
+        problem: String,
+    },
+    Reported {
+        reported_bytes: u64,
+        pending: u64,
+    },
+    Settled(Statement),
+    Owner(Wish, Answer),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut daemon = Daemon::start(config).await?;
+    let mut tick = interval(FLUSH_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        daemon.obey();
+        let now = daemon.clock.now();
+        let due = daemon.node.poll_timeout(now).map(|at| daemon.clock.instant(at));
+        let due = due.unwrap_or(now_plus_an_hour());
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(message) = daemon.inbox.recv() => daemon.handle(message),
+            _ = tick.tick() => daemon.tick(),
+            () = sleep_until(due.into()) => daemon.node.handle_timeout(daemon.clock.now()),
+        }
+    }
+    daemon.stop().await
+}
+
+fn now_plus_an_hour() -> std::time::Instant {
+    (Instant::now() + Duration::from_secs(3600)).into_std()
+}
+
+pub struct Daemon {
+    pub(super) config: DeviceConfig,
+    pub(super) clock: Clock,
+    pub(super) node: Node<StdRng>,
+    pub(super) engine: Engine,
+    pub(super) context: Context,
+    pub(super) inbox: mpsc::Receiver<Message>,
+    pub(super) books: Books,
+    pub(super) holdings: BTreeMap<Infohash, Holding>,
+    pub(super) history: EgressHistory,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) fill: Option<(Infohash, CancellationToken)>,
+    /// Taken from the engine, not yet in the ledger.
+    pub(super) unsaved: Vec<UsageDelta>,
+    pub(super) flushing: bool,
+    /// The engine's counter when its usage was last taken.
+    pub(super) asked_at: u64,
+    pub(super) last_contact: Option<UnixSeconds>,
+    pub(super) hub_problem: Option<String>,
+    pub(super) store_problem: Option<String>,
+    pub(super) peer_port: u16,
+}
+
+impl Daemon {
+    /// Carries out what the node decided.
+    fn obey(&mut self) {
+        while let Some(command) = self.node.poll_command() {
+            let context = self.context.clone();
+            let now = self.clock.now().wall.synced();
+            match command {
+                Command::Enrol => {
+                    let code = self.config.hub.claim_code.clone();
+                    tokio::spawn(tasks::enrol(context, code, now.unwrap_or_default()));
+                }
+                Command::FetchList => {
+                    tokio::spawn(tasks::fetch_list(context, self.node.list().cloned()));
+                }
+                Command::Fill(entry) => {
+                    let cancel = CancellationToken::new();
+                    self.fill = Some((entry.infohash, cancel.clone()));
+                    tokio::spawn(tasks::fill(context, entry, now.unwrap_or_default(), cancel));
+                }
+                Command::CancelFill(infohash) => self.cancel_fill(infohash),
+                Command::Serve(infohash) => self.serve(infohash),
+                Command::Evict(infohash) => self.evict(infohash),
+                Command::SetAllowance(allowance) => {
+                    self.engine.send(ServeCommand::SetAllowance(allowance));
+                }
+                Command::Announce { entry, event } => self.announce(entry, event),
+                Command::Report => self.report(now),
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        let now = self.clock.now();
+        match message {
+            Message::Event(event) => {
+                self.remember(&event);
+                self.node.handle_event(event, now);
+            }
+            Message::Contact(Ok(server_time)) => {
+                if let Some(server_time) = server_time {
+                    self.clock.learn(server_time);
+                }
+                self.last_contact = self.clock.now().wall.synced();
+                self.hub_problem = None;
+            }
+            Message::Contact(Err(problem)) => {
+                if self.hub_problem.as_ref() != Some(&problem) {
+                    tracing::warn!("{problem}");
+                }
+                self.hub_problem = Some(problem);
+            }
+            Message::Servable(servable) => {
+                let infohash = servable.infohash;
+                if self.fill.as_ref().is_some_and(|(filling, _)| *filling == infohash) {
+                    self.engine.send(ServeCommand::Add(servable));
+                }
+                self.refresh_holding(infohash);
+            }
+            Message::PieceVerified { infohash, piece, source, bytes } => {
+                self.engine.send(ServeCommand::Have { infohash, piece });
+                let holding = self.holdings.entry(infohash).or_default();
+                holding.held_bytes += bytes;
+                match source {
+                    FillSource::WebSeed => holding.web_seed_bytes += bytes,
+                    FillSource::Peer => holding.peer_bytes += bytes,
+                }
+            }
+            Message::Flushed(lines) => {
+                self.flushing = false;
+                self.store_problem = None;
+                self.books.add(&lines);
+            }
+            Message::FlushFailed { deltas, problem } => {
+                self.flushing = false;
+                if self.store_problem.is_none() {
+                    tracing::error!("cannot write the ledger, will go on trying: {problem}");
+                }
+                self.store_problem = Some(format!("cannot write the ledger: {problem}"));
+                self.unsaved.extend(deltas);
+            }
+            Message::Reported { reported_bytes, pending } => {
+                self.books.reported_bytes = reported_bytes;
+                self.books.reports_pending = pending;
+            }
+            Message::Settled(statement) => self.books.settle(&statement),
+            Message::Owner(wish, answer) => {
+                // The page may have gone by the time it is answered.
+                let _ = answer.send(self.grant(wish, now));
+            }
+        }
+    }
+
+    /// Once a second: the ledger, the graph, the page.
+    pub(super) fn tick(&mut self) {
+        self.flush();
+        let now = self.clock.now();
+        self.history.sample(self.engine.stats().egress_wire_bytes_total, now.monotonic);
+        let status = self.compose_status(now);
+        self.status.send_if_modified(|held| {
+            let changed = *held != status;
+            if changed {
+                *held = status;
+            }
+            changed
+        });
+    }
+
+    fn flush(&mut self) {
+        let stats = self.engine.stats();
+        // An idle engine is not woken to say that it did nothing.
+        let served = stats.peers_connected > 0 || stats.egress_wire_bytes_total != self.asked_at;
+        if self.flushing || (!served && self.unsaved.is_empty()) {
+            return;
+        }
+        self.asked_at = stats.egress_wire_bytes_total;
+        let mut deltas = std::mem::take(&mut self.unsaved);
+        deltas.extend(self.engine.take_usage());
+        if deltas.is_empty() {
+            return;
+        }
+        self.flushing = true;
+        let (context, hour) = (self.context.clone(), self.hour());
+        tokio::spawn(async move {
+            let store = context.store.clone();
+            let saved = tokio::task::spawn_blocking(move || save(&store, hour, deltas)).await;
+            if let Ok(message) = saved {
+                context.tell(message).await;
+            }
+        });
+    }
+
+    fn hour(&self) -> Option<UtcHour> {
+        self.clock.now().wall.synced().map(UnixSeconds::hour)
+    }
+
+    /// What must survive a restart is written before the node acts on it.
+    fn remember(&mut self, event: &Event) {
+        let store = &self.context.store;
+        let result = match event {
+            Event::Enrolled => store.set_setting(setting::ENROLLED, &true),
+            Event::ListVerified { list, policy, valid_until } => store
+                .set_setting(setting::LIST, list)
+                .and_then(|()| store.set_setting(setting::POLICY, policy))
+                .and_then(|()| store.set_setting(setting::LIST_VALID_UNTIL, valid_until)),
+            Event::LimitSet { egress_bytes_per_second_max } => {
+                store.set_setting(setting::LIMIT, egress_bytes_per_second_max)
+            }
+            Event::PauseSet(pause) => {
+                store.set_setting(setting::PAUSED_UNTIL, &self.pause_wall(pause))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::error!("cannot keep this for the next start: {error}");
+            self.store_problem = Some(error.to_string());
+        }
+    }
+
+    /// A pause in wall time, for the next start: `None` is no pause, `u64::MAX` until resumed.
+    fn pause_wall(&self, pause: &Pause) -> Option<u64> {
+        let now = self.clock.now();
+        match (pause, now.wall.synced()) {
+            (Pause::Off, _) => None,
+            (Pause::Until(end), Some(wall)) => {
+                Some(wall.0 + end.saturating_since(now.monotonic).as_secs())
+            }
+            _ => Some(u64::MAX),
+        }
+    }
+
+    fn grant(&mut self, wish: Wish, now: Now) -> Result<Status, String> {
+        let event = match wish {
+            Wish::Limit(limit) if limit < 1024 => {
+                return Err(
+                    "the limit must be at least 1024 bytes per second; to stop serving, pause"
+                        .into(),
+                );
+            }
+            Wish::Limit(limit) => Event::LimitSet { egress_bytes_per_second_max: limit },
+            Wish::Pause(PauseRequest::Off) => Event::PauseSet(Pause::Off),
+            Wish::Pause(PauseRequest::UntilResumed) => Event::PauseSet(Pause::UntilResumed),
+            Wish::Pause(PauseRequest::For { seconds }) => {
+                Event::PauseSet(Pause::Until(now.monotonic + Duration::from_secs(seconds.into())))
+            }
+        };
+        self.remember(&event);
+        self.node.handle_event(event, now);
+        self.obey();
+        let status = self.compose_status(now);
+        self.status.send_replace(status.clone());
+        Ok(status)
+    }
+
+    fn cancel_fill(&mut self, infohash: Infohash) {
+        if let Some((_, cancel)) = self.fill.take_if(|(filling, _)| *filling == infohash) {
+            cancel.cancel();
+        }
+    }
+
+    /// A content that is complete on disk.
+    fn serve(&mut self, infohash: Infohash) {
+        let store = &self.context.store;
+        let servable = store.metainfo(infohash).and_then(|metainfo| {
+            let stored = store.stored_content(infohash)?;
+            Ok(metainfo.zip(stored).map(|(metainfo, stored)| Servable {
+                infohash,
+                piece_length: metainfo.piece_length,
+                total_bytes: metainfo.total_bytes,
+                info_bytes: metainfo.info_bytes.into(),
+                have: stored.have,
+            }))
+        });
+        match servable {
+            Ok(Some(servable)) => self.engine.send(ServeCommand::Add(servable)),
+            Ok(None) => tracing::error!(%infohash, "cannot serve: the store does not know it"),
+            Err(error) => tracing::error!(%infohash, "cannot serve: {error}"),
+        }
+    }
+
+    fn evict(&mut self, infohash: Infohash) {
+        self.cancel_fill(infohash);
+        self.engine.send(ServeCommand::Remove { infohash });
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            let store = context.store.clone();
+            match tokio::task::spawn_blocking(move || store.remove(infohash)).await {
+                Ok(Ok(())) => tracing::info!(%infohash, "evicted"),
+                Ok(Err(error)) => tracing::error!(%infohash, "cannot evict: {error}"),
+                Err(error) => tracing::error!(%infohash, "cannot evict: {error}"),
+            }
+            context.tell(Message::Event(Event::Evicted(infohash))).await;
+        });
+        self.holdings.remove(&infohash);
+    }
+
+    fn announce(&self, entry: Entry, event: AnnounceEvent) {
+        let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
+        tokio::spawn(tasks::announce(self.context.clone(), entry, event, self.peer_port, uploaded));
+    }
+
+    /// Money is never written under a clock that is not known to be right.
+    fn report(&mut self, now: Option<UnixSeconds>) {
+        let context = self.context.clone();
+        let keys = self.node.policy().map(|p| p.statement_keys.clone()).unwrap_or_default();
+        tokio::spawn(async move {
+            match now {
+                Some(now) => tasks::report(context, now, keys).await,
+                None => context.tell(Message::Event(Event::ReportsFailed)).await,
+            }
+        });
+    }
+
+    fn refresh_holding(&mut self, infohash: Infohash) {
+        match holdings(&self.context.store) {
+            Ok(mut all) => {
+                if let Some(holding) = all.remove(&infohash) {
+                    self.holdings.insert(infohash, holding);
+                }
+            }
+            Err(error) => tracing::error!("cannot read what is held: {error}"),
+        }
+    }
+
+    fn compose_status(&self, now: Now) -> Status {
+        let stats = self.engine.stats();
+        let wall = now.wall.synced().unwrap_or_default();
+        let (today, month) = self.books.sums(wall, self.node.list(), self.node.policy());
+        let currency = self.node.policy().map(|p| p.currency.clone()).unwrap_or_default();
+        status::status(status::Sources {
+            snapshot: self.node.snapshot(),
+            now,
+            history: &self.history,
+            peers_connected: stats.peers_connected,
+            peers_unchoked: stats.peers_unchoked,
+            earnings: Earnings {
+                currency,
+                today_settled: today.settled,
+                today_pending: today.pending,
+                month_settled: month.settled,
+                month_pending: month.pending,
+                today_bytes: today.bytes,
+                month_bytes: month.bytes,
+            },
+            quota_bytes: self.config.cache.quota_bytes,
+            hub_url: self.config.hub.url.to_string(),
+            last_contact: self.last_contact,
+            hub_problem: self.hub_problem.clone(),
+            store_problem: self.store_problem.clone(),
+            reports_pending: self.books.reports_pending,
+            reported_bytes: self.books.reported_bytes,
+            holding: &|infohash| {
+                let mut holding = self.holdings.get(&infohash)?.clone();
+                holding.egress_bytes = self.context.store.egress(infohash).payload_bytes;
+                Some(holding)
+            },
+        })
+    }
+
+    /// Leaves nothing half done: peers closed, counts in the ledger, trackers told, a last report.
+    async fn stop(mut self) -> Result<(), DaemonError> {
+        tracing::info!("stopping");
+        for file in [ENDPOINTS_FILE, STATUS_SOCKET] {
+            let _ = std::fs::remove_file(self.config.data_dir.join(file));
+        }
+        if let Some((_, cancel)) = self.fill.take() {
+            cancel.cancel();
+        }
+        while self.flushing {
+            match self.inbox.recv().await {
+                Some(message @ (Message::Flushed(_) | Message::FlushFailed { .. })) => {
+                    self.handle(message);
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let hour = self.hour();
+        let mut deltas = self.unsaved;
+        deltas.extend(self.engine.stop());
+        if let Message::FlushFailed { problem, .. } = save(&self.context.store, hour, deltas) {
+            tracing::error!("the last second's counts are lost: {problem}");
+        }
+        let goodbyes = self.node.goodbyes().into_iter().map(|entry| {
+            let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
+            let context = self.context.clone();
+            tasks::announce(context, entry, AnnounceEvent::Stopped, self.peer_port, uploaded)
+        });
+        let farewell = async {
+            futures_util::future::join_all(goodbyes).await;
+            if let Some(now) = self.clock.now().wall.synced()
+                && self.node.snapshot().enrolled
+            {
+                let keys = self.node.policy().map(|p| p.statement_keys.clone());
+                tasks::report(self.context.clone(), now, keys.unwrap_or_default()).await;
+            }
+        };
+        // What the farewells say to the daemon goes nowhere; keep the channel from filling up.
+        let drain = async { while self.inbox.recv().await.is_some() {} };
+        let _ = timeout(GOODBYE, async {
+            tokio::select! { () = farewell => (), () = drain => () }
+        })
+        .await;
+        Ok(())
+    }
+}
+
+/// Puts counts into the ledger. What was counted before the time was known is dated as soon as it is.
+fn save(store: &Store, hour: Option<UtcHour>, deltas: Vec<UsageDelta>) -> Message {
+    let dated = match hour {
+        Some(hour) => store.date_undated(hour).map(drop),
+        None => Ok(()),
+    };
+    if let Err(error) = dated.and_then(|()| store.add_usage(hour, &deltas)) {
+        return Message::FlushFailed { deltas, problem: error.to_string() };
+    }
+    let line = |hour, d: &UsageDelta| UsageLine {
+        infohash: d.infohash,
+        hour,
+        class: d.class,
+        usage: d.usage,
+    };
+    Message::Flushed(match hour {
+        Some(hour) => deltas.iter().map(|d| line(hour, d)).collect(),
+        // In the ledger, but on no day yet: the page hears of them after the next start.
+        None => vec![],
+    })
+}

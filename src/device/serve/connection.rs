@@ -1,0 +1,254 @@
+//! A peer's socket with its session: reads into a buffer that all share, writes chunks under permits,
+//! and asks the kernel what arrived. Decides nothing about the protocol.
+
+use std::{
+    io::{self, Read},
+    net::{IpAddr, SocketAddr},
+};
+
+use mio::net::TcpStream;
+use nix::{errno::Errno, libc, sys::sendfile::sendfile64};
+use socket2::SockRef;
+
+use super::{files::OpenFiles, sys};
+use crate::logic::{
+    governor::{Allowance, Pacer, Permit, WireCost, address_group, class_of},
+    now::Monotonic,
+    usage::{PeerClass, Usage},
+    wire::{Chunk, Close, LocalPeer, PeerSession, Shelf},
+};
+
+/// Unsent bytes that the kernel may hold for a peer. Under a limit they are bytes that the governor
+/// cannot take back any more, so only what a wake-up puts in; without one, enough to keep the
+/// connection busy between two wake-ups.
+const NOT_SENT_BYTES_LIMITED: u32 = 32 * 1024;
+const NOT_SENT_BYTES_UNLIMITED: u32 = 256 * 1024;
+/// DSCP LE (RFC 8622), 000001, in the upper six bits of the octet: routers that know it let
+/// everything else go first.
+const DSCP_LOWER_EFFORT: u32 = 0b0000_0100;
+/// Reads of one connection before others get their turn; each takes a full shared buffer.
+const READS_AT_ONCE: usize = 4;
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    pub session: PeerSession,
+    pub class: PeerClass,
+    /// What the limit per IP counts it under.
+    pub group: IpAddr,
+    /// Tells it from earlier connections in the same place.
+    pub generation: u32,
+    /// Stands in the ring of those that send.
+    pub in_turns: bool,
+    /// What the choker was last told.
+    pub was_interested: bool,
+    /// Edge-triggered: true until a write finds no room.
+    pub writable: bool,
+    cost: WireCost,
+    /// Not yet handed to the books.
+    usage: Usage,
+}
+
+/// How far reading got.
+pub(super) enum ReadEnd {
+    Drained,
+    /// The socket may hold more, and will not say so again.
+    More,
+}
+
+/// How a turn ended.
+pub(super) enum Turn {
+    /// The socket took everything.
+    Sent,
+    /// There was nothing to send.
+    Nothing,
+    /// The socket has no room.
+    Blocked,
+    /// The permit was not given.
+    Wait(Monotonic),
+    Paused,
+}
+
+impl Connection {
+    pub fn new(stream: TcpStream, peer: SocketAddr, generation: u32, now: Monotonic) -> Connection {
+        let socket = SockRef::from(&stream);
+        // Each is a refinement; a kernel that refuses one serves all the same.
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = if peer.ip().to_canonical().is_ipv4() {
+            socket.set_tos_v4(DSCP_LOWER_EFFORT)
+        } else {
+            socket.set_tclass_v6(DSCP_LOWER_EFFORT)
+        };
+        Connection {
+            session: PeerSession::new(peer.ip(), now),
+            class: class_of(peer.ip()),
+            group: address_group(peer.ip()),
+            generation,
+            in_turns: false,
+            was_interested: false,
+            writable: true,
+            cost: WireCost::to(peer.ip()),
+            usage: Usage::default(),
+            stream,
+        }
+    }
+
+    pub fn source(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    pub fn set_queue_for(&self, allowance: Allowance) {
+        let bytes = match allowance {
+            Allowance::Unlimited => NOT_SENT_BYTES_UNLIMITED,
+            Allowance::Paused | Allowance::BytesPerSecond(_) => NOT_SENT_BYTES_LIMITED,
+        };
+        let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(bytes);
+    }
+
+    /// Reads what there is, in turns of a full buffer.
+    pub fn read(
+        &mut self,
+        buffer: &mut [u8],
+        us: &LocalPeer,
+        shelf: &Shelf,
+        now: Monotonic,
+    ) -> Result<ReadEnd, Close> {
+        for _ in 0..READS_AT_ONCE {
+            match self.stream.read(buffer) {
+                Ok(0) => return Err(Close::ByPeer),
+                Ok(n) => {
+                    self.session.handle_bytes(&buffer[..n], us, shelf, now)?;
+                    if n < buffer.len() {
+                        return Ok(ReadEnd::Drained);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(ReadEnd::Drained),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(Close::Broken),
+            }
+        }
+        Ok(ReadEnd::More)
+    }
+
+    /// Sends one chunk, if the pacer permits it.
+    pub fn send_chunk(
+        &mut self,
+        shelf: &Shelf,
+        files: &mut OpenFiles,
+        pacer: &mut Pacer,
+        now: Monotonic,
+    ) -> Result<Turn, Close> {
+        let Some(chunk) = self.session.poll_chunk(shelf) else { return Ok(Turn::Nothing) };
+        let wanted = chunk.stream_bytes();
+        let wire = self.cost.of(wanted);
+        match pacer.take(wire, now) {
+            Permit::Granted => {}
+            Permit::WaitUntil(t) => return Ok(Turn::Wait(t)),
+            Permit::Paused => return Ok(Turn::Paused),
+        }
+        let sent = match chunk {
+            Chunk::Control(bytes) => send(&self.stream, bytes, 0)?,
+            Chunk::Block { header, content, offset, length } => {
+                let infohash = shelf.get(content).ok_or(Close::ContentRemoved)?.infohash();
+                let file = files.get(content, infohash).map_err(|error| {
+                    tracing::error!(%infohash, %error, "the content's file cannot be opened");
+                    Close::Unreadable
+                })?;
+                send_block(&self.stream, header, file, offset, length)?
+            }
+        };
+        pacer.give_back(wire - self.cost.of(sent));
+        self.note_sent(sent, now);
+        if sent < wanted {
+            self.writable = false;
+            self.session.handle_blocked(now);
+            return Ok(Turn::Blocked);
+        }
+        Ok(Turn::Sent)
+    }
+
+    /// Tells the peer that it is choked although nothing else may leave any more: the 5 bytes of the
+    /// message that is next in the stream. A full socket gets nothing.
+    pub fn send_last_choke(
+        &mut self,
+        shelf: &Shelf,
+        pacer: &mut Pacer,
+        now: Monotonic,
+    ) -> Result<(), Close> {
+        const CHOKE_BYTES: usize = 5;
+        let Some(Chunk::Control(bytes)) = self.session.poll_chunk(shelf) else { return Ok(()) };
+        let sent = send(&self.stream, &bytes[..bytes.len().min(CHOKE_BYTES)], 0)?;
+        pacer.spend(self.cost.of(sent));
+        self.note_sent(sent, now);
+        Ok(())
+    }
+
+    /// Asks the kernel what has been delivered since the last time.
+    pub fn settle(&mut self) {
+        if self.session.deliveries().in_flight() {
+            let unacknowledged = sys::unacknowledged_bytes(&self.stream).unwrap_or(u64::MAX);
+            self.usage.payload_bytes += self.session.deliveries().settle(unacknowledged);
+        }
+    }
+
+    /// Usage since the last call. Settle first.
+    pub fn take_usage(&mut self) -> Usage {
+        std::mem::take(&mut self.usage)
+    }
+
+    fn note_sent(&mut self, stream_bytes: u64, now: Monotonic) {
+        self.usage.wire_bytes += self.cost.of(stream_bytes);
+        self.session.handle_sent(stream_bytes, now);
+        if self.session.deliveries().wants_settling() {
+            self.settle();
+        }
+    }
+}
+
+/// Bytes that the socket took; fewer than offered means that it is full.
+fn send(stream: &TcpStream, bytes: &[u8], flags: i32) -> Result<u64, Close> {
+    loop {
+        match SockRef::from(stream).send_with_flags(bytes, flags | libc::MSG_NOSIGNAL) {
+            Ok(n) => return Ok(n as u64),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(Close::Broken),
+        }
+    }
+}
+
+/// The header waits in the kernel (MSG_MORE) for the block, which goes from the page cache to the
+/// socket without passing through this process.
+fn send_block(
+    stream: &TcpStream,
+    header: &[u8],
+    file: &std::fs::File,
+    offset: u64,
+    length: u32,
+) -> Result<u64, Close> {
+    let mut sent = 0;
+    if !header.is_empty() {
+        sent = send(stream, header, libc::MSG_MORE)?;
+        if sent < header.len() as u64 {
+            return Ok(sent);
+        }
+    }
+    let mut at = i64::try_from(offset).map_err(|_| Close::Unreadable)?;
+    let mut left = length as usize;
+    while left > 0 {
+        match sendfile64(stream, file, Some(&mut at), left) {
+            Ok(0) => {
+                tracing::error!(offset = at, "the content's file ends before its content does");
+                return Err(Close::Unreadable);
+            }
+            Ok(n) => {
+                left -= n;
+                sent += n as u64;
+            }
+            Err(Errno::EAGAIN) => break,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EIO) => return Err(Close::Unreadable),
+            Err(_) => return Err(Close::Broken),
+        }
+    }
+    Ok(sent)
+}

@@ -1,0 +1,538 @@
+//! The loop of the serving thread: wait, read, decide, send. It holds the connections and carries
+//! out what the pure cores decide; every wait has a real deadline or none, so an idle engine sleeps.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, SyncSender},
+    },
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener, net::TcpStream};
+
+use super::{
+    OpenContent, ServeCommand, ServeSettings, SharedStats,
+    connection::{Connection, ReadEnd, Turn},
+    deadlines::{Deadlines, Who},
+    files::OpenFiles,
+};
+use crate::logic::{
+    choke::{Choker, Decision, slots_for},
+    governor::{Allowance, Pacer, Turns},
+    infohash::Infohash,
+    now::Monotonic,
+    usage::{PeerClass, Usage, UsageDelta},
+    wire::{Close, ContentKey, LocalPeer, Shelf},
+};
+
+const WAKER: Token = Token(usize::MAX);
+/// Listeners have the tokens below this, connections the rest.
+const FIRST_CONNECTION: usize = 64;
+const EVENTS_AT_ONCE: usize = 256;
+/// All connections read into one buffer: 500 requests of 17 bytes are 8.5 KB.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// New connections before those that exist get their turn again.
+const ACCEPTS_AT_ONCE: usize = 64;
+/// When the system has no descriptors left, asking again at once would spin.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+/// Blocks of one connection before the next one's turn, without a limit. Under one it is one.
+const CHUNKS_A_TURN_UNLIMITED: usize = 16;
+/// Turns before the sockets are read again.
+const TURNS_AT_ONCE: usize = 64;
+/// How long a stop waits for what is in the sockets to be acknowledged.
+const STOP_DRAIN: Duration = Duration::from_millis(500);
+const STOP_DRAIN_STEP: Duration = Duration::from_millis(5);
+
+pub(super) enum Request {
+    Command(ServeCommand),
+    TakeUsage(SyncSender<Vec<UsageDelta>>),
+    Stop(SyncSender<Vec<UsageDelta>>),
+}
+
+pub(super) struct Loop {
+    poll: Poll,
+    inbox: Receiver<Request>,
+    started: Instant,
+    us: LocalPeer,
+    connections_max: usize,
+    connections_per_group_max: u32,
+
+    listeners: Vec<TcpListener>,
+    /// Listeners that may have more to accept: edges are told once.
+    to_accept: Vec<usize>,
+    accept_retry_at: Option<Monotonic>,
+    connections: Vec<Option<Box<Connection>>>,
+    free: Vec<u32>,
+    connected: u32,
+    groups: BTreeMap<IpAddr, u32>,
+    generation: u32,
+    /// Connections that may have more to read.
+    to_read: Vec<u32>,
+    read_buffer: Box<[u8]>,
+
+    shelf: Shelf,
+    files: OpenFiles,
+    choker: Choker,
+    pacer: Pacer,
+    turns: Turns<u32>,
+    /// The pacer's word to all in `turns`.
+    send_at: Option<Monotonic>,
+    deadlines: Deadlines,
+    usage: BTreeMap<(Infohash, PeerClass), Usage>,
+    stats: Arc<SharedStats>,
+}
+
+impl Loop {
+    pub fn new(
+        settings: ServeSettings,
+        us: LocalPeer,
+        content: Box<dyn OpenContent>,
+        inbox: Receiver<Request>,
+        stats: Arc<SharedStats>,
+    ) -> io::Result<(Loop, Waker)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        if settings.listeners.len() >= FIRST_CONNECTION {
+            return Err(io::Error::other("too many addresses to listen on"));
+        }
+        let mut listeners = vec![];
+        for (i, listener) in settings.listeners.into_iter().enumerate() {
+            listener.set_nonblocking(true)?;
+            let mut listener = TcpListener::from_std(listener);
+            poll.registry().register(&mut listener, Token(i), Interest::READABLE)?;
+            listeners.push(listener);
+        }
+        let to_accept = (0..listeners.len()).collect();
+        let engine = Loop {
+            poll,
+            inbox,
+            started: Instant::now(),
+            us,
+            connections_max: settings.connections_max as usize,
+            connections_per_group_max: settings.connections_per_ip_max,
+            listeners,
+            to_accept,
+            accept_retry_at: None,
+            connections: vec![],
+            free: vec![],
+            connected: 0,
+            groups: BTreeMap::new(),
+            generation: 0,
+            to_read: vec![],
+            read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            shelf: Shelf::default(),
+            files: OpenFiles::new(content),
+            choker: Choker::new(slots_for(Allowance::Paused)),
+            pacer: Pacer::new(Allowance::Paused, Monotonic::START),
+            turns: Turns::default(),
+            send_at: None,
+            deadlines: Deadlines::default(),
+            usage: BTreeMap::new(),
+            stats,
+        };
+        Ok((engine, waker))
+    }
+
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_AT_ONCE);
+        loop {
+            match self.poll.poll(&mut events, self.timeout()) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "serving stops: the system cannot wait for sockets");
+                    return;
+                }
+            }
+            let now = self.now();
+            for event in &events {
+                self.handle_event(event, now);
+            }
+            // Answers come last, so that whoever asks sees its own earlier commands carried out.
+            let mut asked = vec![];
+            while let Ok(request) = self.inbox.try_recv() {
+                match request {
+                    Request::Command(command) => self.handle_command(command, now),
+                    Request::TakeUsage(reply) => asked.push(reply),
+                    Request::Stop(reply) => {
+                        drop(reply.send(self.stop()));
+                        return;
+                    }
+                }
+            }
+            self.accept_and_read_on(now);
+            self.handle_timeouts(now);
+            self.carry_out_choking(now);
+            self.send(now);
+            self.publish();
+            for reply in asked {
+                drop(reply.send(self.take_usage()));
+            }
+        }
+    }
+
+    fn publish(&self) {
+        self.stats.egress_wire_bytes.store(self.pacer.spent_bytes(), Ordering::Relaxed);
+        self.stats.peers_connected.store(self.connected, Ordering::Relaxed);
+        self.stats.peers_unchoked.store(self.choker.unchoked(), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Monotonic {
+        Monotonic(self.started.elapsed())
+    }
+
+    /// How long nothing needs to be done unless something happens.
+    fn timeout(&self) -> Option<Duration> {
+        let sends_now = !self.turns.is_empty() && self.pacer.allowance() == Allowance::Unlimited;
+        if sends_now || !self.to_read.is_empty() || !self.to_accept.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let waits =
+            [self.send_at, self.deadlines.next(), self.choker.poll_timeout(), self.accept_retry_at];
+        let next = waits.into_iter().flatten().min()?;
+        Some(next.saturating_since(self.now()))
+    }
+
+    fn handle_event(&mut self, event: &Event, now: Monotonic) {
+        match event.token() {
+            WAKER => {}
+            Token(i) if i < FIRST_CONNECTION => self.to_accept.push(i),
+            Token(i) => {
+                let index = (i - FIRST_CONNECTION) as u32;
+                let Some(connection) = self.connection(index) else { return };
+                if event.is_writable() {
+                    connection.writable = true;
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read(index, now);
+                } else {
+                    self.join_turns(index);
+                }
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: ServeCommand, now: Monotonic) {
+        match command {
+            ServeCommand::Add(servable) => match self.shelf.add(servable) {
+                Ok(key) => self.join_turns_of(key),
+                Err(error) => tracing::error!(%error, "a content was not taken up"),
+            },
+            ServeCommand::Have { infohash, piece } => {
+                if let Some(key) = self.shelf.have(infohash, piece) {
+                    self.join_turns_of(key);
+                }
+            }
+            ServeCommand::Remove { infohash } => {
+                let Some(key) = self.shelf.find(infohash) else { return };
+                for index in self.connections_of(key) {
+                    self.close(index, Close::ContentRemoved, now);
+                }
+                self.shelf.remove(infohash);
+                self.files.forget(key);
+            }
+            ServeCommand::SetAllowance(allowance) => {
+                self.pacer.set_allowance(allowance, now);
+                self.choker.set_slots(slots_for(allowance), now);
+                for connection in self.connections.iter().flatten() {
+                    connection.set_queue_for(allowance);
+                }
+            }
+        }
+    }
+
+    /// Goes on where a bound cut the last round short.
+    fn accept_and_read_on(&mut self, now: Monotonic) {
+        if self.accept_retry_at.is_some_and(|at| at <= now) {
+            self.accept_retry_at = None;
+            self.to_accept = (0..self.listeners.len()).collect();
+        }
+        for i in std::mem::take(&mut self.to_accept) {
+            self.accept(i, now);
+        }
+        for index in std::mem::take(&mut self.to_read) {
+            self.read(index, now);
+        }
+    }
+
+    fn accept(&mut self, listener: usize, now: Monotonic) {
+        for _ in 0..ACCEPTS_AT_ONCE {
+            match self.listeners[listener].accept() {
+                Ok((stream, peer)) => self.admit(stream, peer, now),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // The peer went away while it waited in the backlog, or a signal came.
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.accept_retry_at = Some(now + ACCEPT_RETRY);
+                    return;
+                }
+            }
+        }
+        self.to_accept.push(listener);
+    }
+
+    /// Takes a connection in if the limits allow; otherwise it is closed at once.
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, now: Monotonic) {
+        self.generation = self.generation.wrapping_add(1);
+        let mut connection = Box::new(Connection::new(stream, peer, self.generation, now));
+        let in_group = self.groups.get(&connection.group).copied().unwrap_or(0);
+        let allowance = self.pacer.allowance();
+        if allowance.is_paused()
+            || self.connected as usize >= self.connections_max
+            || in_group >= self.connections_per_group_max
+        {
+            self.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            (self.connections.len() - 1) as u32
+        });
+        let token = Token(FIRST_CONNECTION + index as usize);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(connection.source(), token, interest) {
+            tracing::warn!(%error, "a connection could not be watched");
+            self.free.push(index);
+            return;
+        }
+        connection.set_queue_for(allowance);
+        let deadline = connection.session.poll_timeout(&self.us.timeouts);
+        self.deadlines.push(deadline, (index, connection.generation));
+        *self.groups.entry(connection.group).or_default() += 1;
+        self.connected += 1;
+        self.connections[index as usize] = Some(connection);
+    }
+
+    fn read(&mut self, index: u32, now: Monotonic) {
+        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut)
+        else {
+            return;
+        };
+        match connection.read(&mut self.read_buffer, &self.us, &self.shelf, now) {
+            Ok(ReadEnd::Drained) => {}
+            Ok(ReadEnd::More) => self.to_read.push(index),
+            Err(why) => return self.close(index, why, now),
+        }
+        let interested = connection.session.is_interested();
+        if interested != connection.was_interested {
+            connection.was_interested = interested;
+            if interested {
+                self.choker.handle_interested(index, now);
+            } else {
+                self.choker.handle_not_interested(index, now);
+            }
+        }
+        self.join_turns(index);
+    }
+
+    fn handle_timeouts(&mut self, now: Monotonic) {
+        if self.choker.poll_timeout().is_some_and(|at| at <= now) {
+            self.choker.handle_timeout(now);
+        }
+        while let Some(who) = self.deadlines.pop_due(now) {
+            self.handle_deadline(who, now);
+        }
+    }
+
+    fn handle_deadline(&mut self, (index, generation): Who, now: Monotonic) {
+        let paused = self.pacer.allowance().is_paused();
+        let timeouts = self.us.timeouts;
+        let Some(connection) = self.connection(index) else { return };
+        if connection.generation != generation {
+            return;
+        }
+        if let Err(why) = connection.session.handle_timeout(&timeouts, paused, now) {
+            return self.close(index, why, now);
+        }
+        let next = connection.session.poll_timeout(&timeouts);
+        self.deadlines.push(next, (index, generation));
+        self.join_turns(index);
+    }
+
+    fn carry_out_choking(&mut self, now: Monotonic) {
+        let paused = self.pacer.allowance().is_paused();
+        while let Some(decision) = self.choker.poll_decision() {
+            let (Decision::Unchoke(index) | Decision::Choke(index)) = decision;
+            let Some(connection) =
+                self.connections.get_mut(index as usize).and_then(Option::as_mut)
+            else {
+                continue;
+            };
+            if let Decision::Unchoke(_) = decision {
+                connection.session.unchoke();
+            } else {
+                let next_in_stream = connection.session.is_between_messages();
+                connection.session.choke();
+                if paused
+                    && next_in_stream
+                    && let Err(why) = connection.send_last_choke(&self.shelf, &mut self.pacer, now)
+                {
+                    self.close(index, why, now);
+                    continue;
+                }
+            }
+            self.join_turns(index);
+        }
+    }
+
+    /// Turns go round until nobody can send, the allowance is used up, or it is time to read again.
+    fn send(&mut self, now: Monotonic) {
+        self.send_at = None;
+        for _ in 0..TURNS_AT_ONCE {
+            let Some(index) = self.turns.current() else { return };
+            match self.take_turn(index, now) {
+                Ok(Turn::Sent) => self.turns.pass(),
+                Ok(Turn::Nothing | Turn::Blocked) => {
+                    self.turns.leave();
+                    if let Some(connection) = self.connection(index) {
+                        connection.in_turns = false;
+                    }
+                }
+                Ok(Turn::Wait(at)) => {
+                    self.send_at = Some(at);
+                    return;
+                }
+                Ok(Turn::Paused) => return,
+                Err(why) => self.close(index, why, now),
+            }
+        }
+        if self.pacer.allowance() != Allowance::Unlimited {
+            self.send_at = Some(now);
+        }
+    }
+
+    fn take_turn(&mut self, index: u32, now: Monotonic) -> Result<Turn, Close> {
+        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut)
+        else {
+            return Ok(Turn::Nothing);
+        };
+        let chunks = match self.pacer.allowance() {
+            Allowance::Unlimited => CHUNKS_A_TURN_UNLIMITED,
+            Allowance::Paused | Allowance::BytesPerSecond(_) => 1,
+        };
+        let mut turn = Turn::Nothing;
+        for _ in 0..chunks {
+            turn = connection.send_chunk(&self.shelf, &mut self.files, &mut self.pacer, now)?;
+            if !matches!(turn, Turn::Sent) {
+                break;
+            }
+            self.choker.handle_took(index, now);
+        }
+        Ok(turn)
+    }
+
+    /// A connection with something to send and room for it stands in the ring.
+    fn join_turns(&mut self, index: u32) {
+        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut)
+        else {
+            return;
+        };
+        if !connection.in_turns && connection.writable && connection.session.has_output(&self.shelf)
+        {
+            connection.in_turns = true;
+            self.turns.join(index);
+        }
+    }
+
+    fn join_turns_of(&mut self, key: ContentKey) {
+        for index in self.connections_of(key) {
+            self.join_turns(index);
+        }
+    }
+
+    fn connections_of(&self, key: ContentKey) -> Vec<u32> {
+        let of_key = |c: &Option<Box<Connection>>| {
+            c.as_ref().is_some_and(|c| c.session.content() == Some(key))
+        };
+        let all = self.connections.iter().enumerate();
+        all.filter(|(_, c)| of_key(c)).map(|(i, _)| i as u32).collect()
+    }
+
+    fn connection(&mut self, index: u32) -> Option<&mut Connection> {
+        self.connections.get_mut(index as usize)?.as_deref_mut()
+    }
+
+    fn close(&mut self, index: u32, why: Close, now: Monotonic) {
+        let Some(mut connection) = self.connections.get_mut(index as usize).and_then(Option::take)
+        else {
+            return;
+        };
+        tracing::debug!(group = %connection.group, abuse = why.is_abuse(), "connection closed: {why}");
+        connection.settle();
+        book(&mut connection, &self.shelf, &mut self.usage, &self.stats);
+        // Closing the descriptor would do, but mio wants to know.
+        let _ = self.poll.registry().deregister(connection.source());
+        if connection.in_turns {
+            self.turns.remove(index);
+        }
+        self.choker.handle_closed(index, now);
+        if let Some(count) = self.groups.get_mut(&connection.group) {
+            *count -= 1;
+            if *count == 0 {
+                self.groups.remove(&connection.group);
+            }
+        }
+        self.connected -= 1;
+        self.free.push(index);
+    }
+
+    fn take_usage(&mut self) -> Vec<UsageDelta> {
+        for connection in self.connections.iter_mut().flatten() {
+            connection.settle();
+            book(connection, &self.shelf, &mut self.usage, &self.stats);
+        }
+        let taken = std::mem::take(&mut self.usage);
+        let deltas = taken.into_iter();
+        deltas.map(|((infohash, class), usage)| UsageDelta { infohash, class, usage }).collect()
+    }
+
+    fn stop(&mut self) -> Vec<UsageDelta> {
+        let until = Instant::now() + STOP_DRAIN;
+        loop {
+            let mut in_flight = false;
+            for connection in self.connections.iter_mut().flatten() {
+                connection.settle();
+                in_flight |= connection.session.deliveries().in_flight();
+            }
+            if !in_flight || Instant::now() >= until {
+                break;
+            }
+            std::thread::sleep(STOP_DRAIN_STEP);
+        }
+        let now = self.now();
+        for index in 0..self.connections.len() as u32 {
+            self.close(index, Close::Stopping, now);
+        }
+        self.take_usage()
+    }
+}
+
+/// Carries a connection's usage over to the books of its content.
+fn book(
+    connection: &mut Connection,
+    shelf: &Shelf,
+    usage: &mut BTreeMap<(Infohash, PeerClass), Usage>,
+    stats: &SharedStats,
+) {
+    let taken = connection.take_usage();
+    let metadata = connection.session.take_metadata_requests();
+    stats.metadata_requests.fetch_add(u64::from(metadata), Ordering::Relaxed);
+    if taken.is_zero() {
+        return;
+    }
+    // Nothing is written before the handshake has named a content that is on the shelf.
+    let content = connection.session.content().and_then(|key| shelf.get(key));
+    if let Some(content) = content {
+        usage.entry((content.infohash(), connection.class)).or_default().add(taken);
+    }
+}

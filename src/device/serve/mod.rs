@@ -1,0 +1,173 @@
+//! Larder's own serving engine: hands blocks to BitTorrent peers under the governor's allowance and
+//! counts what they received. It runs on one thread of its own with one epoll, and only serves: it
+//! opens no connections, asks nobody for a block, and writes no files.
+
+mod connection;
+mod deadlines;
+mod engine;
+mod files;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use self::engine::Request;
+pub use crate::logic::{governor::Allowance, wire::Servable};
+use crate::logic::{
+    infohash::Infohash,
+    usage::UsageDelta,
+    wire::{LocalPeer, Timeouts},
+};
+
+pub struct ServeSettings {
+    /// Where peers connect; may be several, IPv4 and IPv6.
+    pub listeners: Vec<TcpListener>,
+    /// Our own id (BEP 20), the same for the life of the device.
+    pub peer_id: [u8; 20],
+    /// `v` of the extension handshake (BEP 10).
+    pub client_name: String,
+    pub connections_max: u32,
+    /// By IPv4 address or IPv6 /64.
+    pub connections_per_ip_max: u32,
+    /// `p` of the extension handshake (BEP 10): the port that the world can reach.
+    pub listen_port: u16,
+}
+
+/// How the engine gets at content: one file with all pieces in order. Called lazily; the engine
+/// keeps a few files open.
+pub trait OpenContent: Send {
+    fn open(&self, infohash: Infohash) -> io::Result<std::fs::File>;
+}
+
+pub enum ServeCommand {
+    /// Serves a content, as far as it is held. For one that is served already, adds its new pieces.
+    Add(Servable),
+    /// A piece has been verified and may be served; peers are told.
+    Have { infohash: Infohash, piece: u32 },
+    /// Closes its connections and its file.
+    Remove { infohash: Infohash },
+    /// Acts at once.
+    SetAllowance(Allowance),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServeStats {
+    pub peers_connected: u32,
+    pub peers_unchoked: u32,
+    /// Everything that was handed to the kernel, with the estimate for TCP/IP headers.
+    pub egress_wire_bytes_total: u64,
+    /// Metadata requests (BEP 9) taken up, since the start.
+    pub metadata_requests_total: u64,
+    /// Connections turned away because a limit was reached or serving was paused, since the start.
+    pub connections_refused_total: u64,
+}
+
+/// A handle to the engine. Dropping it stops the engine as `stop` does, and loses the last usage.
+pub struct Engine {
+    requests: mpsc::Sender<Request>,
+    waker: Arc<mio::Waker>,
+    stats: Arc<SharedStats>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// What the engine's thread publishes; read without waking it.
+#[derive(Default)]
+struct SharedStats {
+    peers_connected: AtomicU32,
+    peers_unchoked: AtomicU32,
+    egress_wire_bytes: AtomicU64,
+    metadata_requests: AtomicU64,
+    connections_refused: AtomicU64,
+}
+
+impl Engine {
+    /// Serves nothing and sends nothing until told: it starts without contents, and paused.
+    pub fn start(settings: ServeSettings, content: Box<dyn OpenContent>) -> io::Result<Engine> {
+        Engine::start_with(settings, Timeouts::default(), content)
+    }
+
+    fn start_with(
+        settings: ServeSettings,
+        timeouts: Timeouts,
+        content: Box<dyn OpenContent>,
+    ) -> io::Result<Engine> {
+        let us = LocalPeer {
+            peer_id: settings.peer_id,
+            client_name: settings.client_name.clone(),
+            listen_port: settings.listen_port,
+            timeouts,
+        };
+        let stats = Arc::new(SharedStats::default());
+        let (requests, inbox) = mpsc::channel();
+        let (engine, waker) = engine::Loop::new(settings, us, content, inbox, stats.clone())?;
+        let thread =
+            thread::Builder::new().name("larder-serve".into()).spawn(move || engine.run())?;
+        Ok(Engine { requests, waker: Arc::new(waker), stats, thread: Some(thread) })
+    }
+
+    /// Does not block. Commands act in the order in which they are sent.
+    pub fn send(&self, command: ServeCommand) {
+        self.request(Request::Command(command));
+    }
+
+    /// Bytes delivered since the last call, one line per content and class. Whoever takes them must
+    /// write them down: they are not told twice.
+    pub fn take_usage(&self) -> Vec<UsageDelta> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.request(Request::TakeUsage(reply));
+        answer.recv().unwrap_or_default()
+    }
+
+    pub fn stats(&self) -> ServeStats {
+        let s = &self.stats;
+        ServeStats {
+            peers_connected: s.peers_connected.load(Ordering::Relaxed),
+            peers_unchoked: s.peers_unchoked.load(Ordering::Relaxed),
+            egress_wire_bytes_total: s.egress_wire_bytes.load(Ordering::Relaxed),
+            metadata_requests_total: s.metadata_requests.load(Ordering::Relaxed),
+            connections_refused_total: s.connections_refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Closes all connections and returns the last usage. Waits a moment (half a second at most)
+    /// for what is under way to be acknowledged.
+    pub fn stop(mut self) -> Vec<UsageDelta> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Vec<UsageDelta> {
+        let Some(thread) = self.thread.take() else { return vec![] };
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.request(Request::Stop(reply));
+        let usage = answer.recv().unwrap_or_default();
+        if thread.join().is_err() {
+            tracing::error!("the serving thread ended with a panic");
+        }
+        usage
+    }
+
+    /// A request to a thread that has ended is answered by the closed channel.
+    fn request(&self, request: Request) {
+        if self.requests.send(request).is_err() {
+            tracing::error!("the serving thread has ended");
+        } else if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "the serving thread cannot be woken");
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}

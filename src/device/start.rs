@@ -1,0 +1,384 @@
+//! Puts a daemon together: opens the store, finds the identity, binds the sockets, and restores
+//! what the node knew before the restart.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::{SeedableRng, rngs::StdRng};
+use socket2::{Domain, Socket, Type};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::{
+    admin::{self, AdminSettings},
+    books::Books,
+    clock::Clock,
+    daemon::{Daemon, Message},
+    identity::Identity,
+    observe,
+    owner::{OwnerBackend, StoredCredentials, setup_code},
+    serve::{Engine, OpenContent, ServeSettings},
+    status::{self, EgressHistory, Holding},
+    store::{self, Store, StoreError},
+    swarm::{FillSettings, Filler},
+    tasks::{self, Context},
+    upstream::{self, Hub, ListRepository, UpstreamError},
+};
+use crate::{
+    api::{
+        admin::{Earnings, Status},
+        endpoints::{DeviceEndpoints, ENDPOINTS_FILE},
+        hub::StatementRequest,
+        signed::SigningKey,
+    },
+    config::device::DeviceConfig,
+    logic::{
+        hotlist::{HotList, Policy},
+        infohash::Infohash,
+        node::{Node, Pause, Settings, Snapshot, Stored},
+        now::{Now, UnixSeconds, UtcHour},
+    },
+};
+
+/// Messages in flight; tasks wait when the daemon is this far behind.
+const INBOX: usize = 256;
+/// The store's secret that holds the identity, PKCS#8.
+const IDENTITY_KEY: &str = "identity_key";
+
+/// Names of what is kept in the store's settings.
+pub(super) mod setting {
+    pub const ENROLLED: &str = "enrolled";
+    pub const LIMIT: &str = "egress_bytes_per_second_max";
+    pub const PAUSED_UNTIL: &str = "paused_until";
+    pub const LIST: &str = "hot_list";
+    pub const POLICY: &str = "policy";
+    pub const LIST_VALID_UNTIL: &str = "hot_list_valid_until";
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Upstream(#[from] UpstreamError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(
+        "cannot read the operator's root file {path}: {source}; copy root.json from the hub and name it in hub.root_file"
+    )]
+    RootFile { path: PathBuf, source: io::Error },
+    #[error(
+        "the identity key in {0} is damaged; restore it from a backup, or remove the folder to begin as a new device"
+    )]
+    Identity(PathBuf),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl DaemonError {
+    /// sysexits.h
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DaemonError::RootFile { .. } => 78,
+            DaemonError::Listen { .. } | DaemonError::Upstream(_) => 69,
+            DaemonError::Store(_) | DaemonError::Identity(_) | DaemonError::Io(_) => 74,
+        }
+    }
+}
+
+impl Daemon {
+    pub(super) async fn start(config: DeviceConfig) -> Result<Daemon, DaemonError> {
+        let clock = Clock::new();
+        let now = clock.now();
+        let store = Store::open(&config.data_dir)?;
+        let identity = Arc::new(identity(&store, &config.data_dir)?);
+        let root = std::fs::read(&config.hub.root_file).map_err(|source| {
+            DaemonError::RootFile { path: config.hub.root_file.clone(), source }
+        })?;
+        let http = upstream::client(env!("CARGO_PKG_VERSION"))?;
+        let hub = with_slash(config.hub.url.clone());
+        let repository =
+            ListRepository::new(http.clone(), &hub, root, &config.data_dir.join("tuf"))?;
+
+        let listeners = listen(&config.serve.listen)?;
+        let peer = listeners[0].local_addr()?;
+        let engine = Engine::start(
+            ServeSettings {
+                listeners,
+                peer_id: identity.peer_id,
+                client_name: format!("Larder {}", env!("CARGO_PKG_VERSION")),
+                connections_max: config.serve.connections_max,
+                connections_per_ip_max: config.serve.connections_per_ip_max,
+                listen_port: peer.port(),
+            },
+            Box::new(StoredContent(store.clone())),
+        )?;
+
+        let (messages, inbox) = mpsc::channel(INBOX);
+        let (status, seen) = watch::channel(empty_status(&config));
+        let admin_url = start_admin(&config, &store, messages.clone(), seen).await?;
+        observe::start(&config.data_dir, status.subscribe())?;
+        let (followed, node) = node(&config, &store, now)?;
+        let context = Context {
+            identity,
+            hub: Hub::new(http.clone(), hub),
+            http,
+            filler: Arc::new(Filler::new(FillSettings::new(store.scratch_dir()))),
+            repository: Arc::new(Mutex::new(repository)),
+            messages,
+            store,
+        };
+        let mut daemon = Daemon {
+            books: books(&context, followed.as_ref(), now)?,
+            holdings: holdings(&context.store)?,
+            clock,
+            node,
+            engine,
+            context,
+            inbox,
+            history: EgressHistory::default(),
+            status,
+            fill: None,
+            unsaved: vec![],
+            flushing: false,
+            asked_at: 0,
+            last_contact: None,
+            hub_problem: None,
+            store_problem: None,
+            peer_port: peer.port(),
+            config,
+        };
+        daemon.tick();
+        let endpoints = DeviceEndpoints { pid: std::process::id(), peer, admin_url };
+        write_endpoints(&daemon.config.data_dir, &endpoints)?;
+        tracing::info!(%peer, admin = endpoints.admin_url, device = daemon.context.identity.device, "larderd is ready");
+        Ok(daemon)
+    }
+}
+
+/// The engine opens content through the store, by infohash.
+struct StoredContent(Store);
+
+impl OpenContent for StoredContent {
+    fn open(&self, infohash: Infohash) -> io::Result<std::fs::File> {
+        self.0.open_for_serving(infohash)
+    }
+}
+
+fn identity(store: &Store, data_dir: &Path) -> Result<Identity, DaemonError> {
+    if let Some(der) = store.secret(IDENTITY_KEY)? {
+        let key = SigningKey::from_pkcs8(&der);
+        return Ok(Identity::new(key.ok_or_else(|| DaemonError::Identity(data_dir.to_owned()))?));
+    }
+    let key = SigningKey::generate();
+    store.set_secret(IDENTITY_KEY, &key.to_pkcs8())?;
+    Ok(Identity::new(key))
+}
+
+type Followed = (HotList, Policy, UnixSeconds);
+
+fn node(
+    config: &DeviceConfig,
+    store: &Store,
+    now: Now,
+) -> Result<(Option<Followed>, Node<StdRng>), DaemonError> {
+    let list = store.setting::<HotList>(setting::LIST)?;
+    let policy = store.setting::<Policy>(setting::POLICY)?;
+    let valid_until = store.setting::<UnixSeconds>(setting::LIST_VALID_UNTIL)?;
+    let followed = match (list, policy, valid_until) {
+        (Some(list), Some(policy), Some(valid_until)) => Some((list, policy, valid_until)),
+        _ => None,
+    };
+    let limit = store.setting::<u64>(setting::LIMIT)?;
+    let settings = Settings {
+        quota_bytes: config.cache.quota_bytes,
+        enrolled: store.setting::<bool>(setting::ENROLLED)?.unwrap_or(false),
+        egress_bytes_per_second_max: limit.unwrap_or(config.serve.egress_bytes_per_second_max),
+        pause: match store.setting::<Option<u64>>(setting::PAUSED_UNTIL)?.flatten() {
+            None => Pause::Off,
+            Some(u64::MAX) => Pause::UntilResumed,
+            Some(end) => match now.wall.synced() {
+                Some(wall) => {
+                    Pause::Until(now.monotonic + Duration::from_secs(end.saturating_sub(wall.0)))
+                }
+                None => Pause::UntilResumed,
+            },
+        },
+    };
+    let stored = store.contents()?.into_iter().map(|c| Stored {
+        infohash: c.infohash,
+        size_bytes: c.total_bytes,
+        complete: c.have.is_complete(),
+    });
+    let rng = StdRng::from_rng(&mut rand::rng());
+    let node = Node::new(settings, stored.collect(), followed.clone(), rng, now);
+    Ok((followed, node))
+}
+
+pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, StoreError> {
+    let holding = |c: store::StoredContent| {
+        let holding = Holding {
+            name: c.name,
+            size_bytes: c.total_bytes,
+            held_bytes: match c.have.is_complete() {
+                true => c.total_bytes,
+                false => c.web_seed_bytes + c.peer_bytes,
+            },
+            web_seed_bytes: c.web_seed_bytes,
+            peer_bytes: c.peer_bytes,
+            egress_bytes: 0,
+        };
+        (c.infohash, holding)
+    };
+    Ok(store.contents()?.into_iter().map(holding).collect())
+}
+
+fn books(context: &Context, followed: Option<&Followed>, now: Now) -> Result<Books, DaemonError> {
+    let store = &context.store;
+    let Some(wall) = now.wall.synced() else {
+        return Ok(Books::open(UnixSeconds(0), &[]));
+    };
+    let month = wall.hour().day().month();
+    let first = UtcHour(wall.hour().0.saturating_sub(24 * 31));
+    let lines = store.usage_between(first, UtcHour(wall.hour().0 + 1))?;
+    let this_month: Vec<_> = lines.into_iter().filter(|l| l.hour.day().month() == month).collect();
+    let mut books = Books::open(wall, &this_month);
+    books.reported_bytes = store.reported_bytes()?;
+    books.reports_pending = store.unsent_reports()?.len() as u64;
+    let request = StatementRequest {
+        device: context.identity.device.clone(),
+        month: month.to_string(),
+        created_at: wall,
+    };
+    let keys = followed.map(|(_, policy, _)| policy.statement_keys.clone()).unwrap_or_default();
+    if let Some(signed) = store.statement(month)?
+        && let Ok(statement) = tasks::open_statement(&signed, &keys, &request)
+    {
+        books.settle(&statement);
+    }
+    Ok(books)
+}
+
+/// IPv6 sockets take IPv6 only, so that both families can be named beside each other.
+fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, DaemonError> {
+    let mut listeners = Vec::new();
+    for &address in addresses {
+        let bind = || -> io::Result<TcpListener> {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(1024)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        };
+        match bind() {
+            Ok(listener) => listeners.push(listener),
+            // A kernel without IPv6 is no reason not to serve IPv4.
+            Err(e) if address.is_ipv6() && addresses.len() > 1 => {
+                tracing::warn!("not listening on {address}: {e}");
+            }
+            Err(source) => return Err(DaemonError::Listen { address, source }),
+        }
+    }
+    Ok(listeners)
+}
+
+async fn start_admin(
+    config: &DeviceConfig,
+    store: &Store,
+    messages: mpsc::Sender<Message>,
+    status: watch::Receiver<Status>,
+) -> Result<String, DaemonError> {
+    let address = config.admin.listen;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|source| DaemonError::Listen { address, source })?;
+    let local_addr = listener.local_addr()?;
+    let credentials = StoredCredentials { store: store.clone(), data_dir: config.data_dir.clone() };
+    let setup_code = setup_code(&credentials)?;
+    let admin_url = admin_url(local_addr);
+    if let Some(code) = &setup_code {
+        tracing::info!("set the owner's password at {admin_url} with the one-time code {code}");
+    }
+    let settings = AdminSettings {
+        hosts: config.admin.hosts.clone(),
+        setup_code: setup_code.unwrap_or_default(),
+        local_addr,
+    };
+    let page = admin::serve(
+        listener,
+        settings,
+        Arc::new(OwnerBackend { status, messages }),
+        Arc::new(credentials),
+    );
+    tokio::spawn(async move {
+        if let Err(error) = page.await {
+            tracing::error!("the admin page has stopped: {error}");
+        }
+    });
+    Ok(admin_url)
+}
+
+fn admin_url(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("http://127.0.0.1:{}/", address.port()),
+        false => format!("http://{address}/"),
+    }
+}
+
+fn write_endpoints(data_dir: &Path, endpoints: &DeviceEndpoints) -> Result<(), DaemonError> {
+    let text = serde_json::to_string_pretty(endpoints).expect("our own document serialises");
+    let path = data_dir.join(ENDPOINTS_FILE);
+    let temporary = path.with_extension("json.new");
+    std::fs::write(&temporary, text)?;
+    Ok(std::fs::rename(temporary, path)?)
+}
+
+fn with_slash(mut url: url::Url) -> url::Url {
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    url
+}
+
+fn empty_status(config: &DeviceConfig) -> Status {
+    status::status(status::Sources {
+        snapshot: Snapshot {
+            enrolled: false,
+            list_epoch: None,
+            contents: vec![],
+            pause: Pause::Off,
+            egress_bytes_per_second_max: config.serve.egress_bytes_per_second_max,
+        },
+        now: Clock::new().now(),
+        history: &EgressHistory::default(),
+        peers_connected: 0,
+        peers_unchoked: 0,
+        earnings: Earnings {
+            currency: String::new(),
+            today_settled: Default::default(),
+            today_pending: Default::default(),
+            month_settled: Default::default(),
+            month_pending: Default::default(),
+            today_bytes: 0,
+            month_bytes: 0,
+        },
+        quota_bytes: config.cache.quota_bytes,
+        hub_url: config.hub.url.to_string(),
+        last_contact: None,
+        hub_problem: None,
+        store_problem: None,
+        reports_pending: 0,
+        reported_bytes: 0,
+        holding: &|_| None,
+    })
+}

@@ -1,0 +1,188 @@
+//! Puts together what the owner's page shows, from the node's decisions, the engine's counters and
+//! the books. Decides nothing.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::{
+    api::admin::{
+        CacheView, ContentState, ContentView, Earnings, HubView, PauseView, State, Status,
+    },
+    logic::{
+        infohash::Infohash,
+        node::{Pause, Phase, Snapshot},
+        now::{Monotonic, Now, UnixSeconds},
+    },
+};
+
+/// One minute, a value a second.
+const HISTORY: usize = 60;
+
+/// Wire bytes per second over the last minute, sampled from a counter that only grows.
+#[derive(Default)]
+pub struct EgressHistory {
+    values: VecDeque<u64>,
+    last: Option<(Monotonic, u64)>,
+}
+
+impl EgressHistory {
+    /// Call about once a second; a longer gap is filled with its average.
+    pub fn sample(&mut self, total_bytes: u64, now: Monotonic) {
+        let Some((then, before)) = self.last else {
+            self.last = Some((now, total_bytes));
+            return;
+        };
+        let seconds = now.saturating_since(then).as_secs_f64();
+        if seconds < 0.5 {
+            return;
+        }
+        let rate = total_bytes.saturating_sub(before) as f64 / seconds;
+        for _ in 0..(seconds.round() as usize).clamp(1, HISTORY) {
+            if self.values.len() == HISTORY {
+                self.values.pop_front();
+            }
+            self.values.push_back(rate as u64);
+        }
+        self.last = Some((now, total_bytes));
+    }
+
+    pub fn current(&self) -> u64 {
+        self.values.back().copied().unwrap_or_default()
+    }
+
+    pub fn values(&self) -> Vec<u64> {
+        self.values.iter().copied().collect()
+    }
+}
+
+/// What the store and the fill know of a content.
+#[derive(Clone, Debug, Default)]
+pub struct Holding {
+    pub name: String,
+    pub size_bytes: u64,
+    pub held_bytes: u64,
+    pub web_seed_bytes: u64,
+    pub peer_bytes: u64,
+    pub egress_bytes: u64,
+}
+
+pub struct Sources<'a> {
+    pub snapshot: Snapshot,
+    pub now: Now,
+    pub history: &'a EgressHistory,
+    pub peers_connected: u32,
+    pub peers_unchoked: u32,
+    pub earnings: Earnings,
+    pub quota_bytes: u64,
+    pub hub_url: String,
+    pub last_contact: Option<UnixSeconds>,
+    pub hub_problem: Option<String>,
+    pub store_problem: Option<String>,
+    pub reports_pending: u64,
+    pub reported_bytes: u64,
+    pub holding: &'a dyn Fn(Infohash) -> Option<Holding>,
+}
+
+pub fn status(s: Sources<'_>) -> Status {
+    let contents: Vec<ContentView> = s
+        .snapshot
+        .contents
+        .iter()
+        .map(|c| {
+            let held = (s.holding)(c.infohash);
+            let entry = c.entry.as_ref();
+            let known = held.clone().unwrap_or_default();
+            ContentView {
+                infohash: c.infohash,
+                name: entry.map_or(known.name, |e| e.name.clone()),
+                size_bytes: entry.map_or(known.size_bytes, |e| e.size_bytes),
+                held_bytes: known.held_bytes,
+                egress_bytes: known.egress_bytes,
+                lease_end: entry.map_or(UnixSeconds(0), |e| e.lease_end),
+                state: match c.phase {
+                    Phase::Waiting => ContentState::Waiting,
+                    Phase::Filling => ContentState::Filling,
+                    Phase::Serving => ContentState::Serving,
+                    Phase::Leaving => ContentState::Leaving,
+                },
+                filled_by_web_seed_bytes: known.web_seed_bytes,
+                filled_by_peer_bytes: known.peer_bytes,
+                problem: c.problem.clone(),
+            }
+        })
+        .collect();
+    let problem = problem(&s, &contents);
+    let pause = pause(s.snapshot.pause, s.now.monotonic);
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        state: state(&pause, problem.is_some(), s.peers_unchoked, &contents),
+        problem,
+        pause,
+        egress_bytes_per_second: s.history.current(),
+        egress_bytes_per_second_max: s.snapshot.egress_bytes_per_second_max,
+        egress_history: s.history.values(),
+        peers_connected: s.peers_connected,
+        earnings: s.earnings,
+        cache: CacheView {
+            quota_bytes: s.quota_bytes,
+            used_bytes: contents.iter().map(|c| c.held_bytes).sum(),
+            contents,
+        },
+        hub: HubView {
+            url: s.hub_url,
+            enrolled: s.snapshot.enrolled,
+            list_epoch: s.snapshot.list_epoch,
+            last_contact: s.last_contact,
+            reports_pending: s.reports_pending,
+            reported_bytes: s.reported_bytes,
+            problem: s.hub_problem,
+        },
+    }
+}
+
+/// The first thing that someone should do something about.
+fn problem(s: &Sources<'_>, contents: &[ContentView]) -> Option<String> {
+    s.store_problem.clone().or_else(|| s.hub_problem.clone()).or_else(|| {
+        contents.iter().find_map(|c| Some(format!("{}: {}", c.name, c.problem.as_ref()?)))
+    })
+}
+
+fn state(pause: &PauseView, problem: bool, unchoked: u32, contents: &[ContentView]) -> State {
+    let any = |state| contents.iter().any(|c| c.state == state);
+    match pause {
+        PauseView::Off if problem => State::Attention,
+        PauseView::Off if unchoked > 0 => State::Serving,
+        PauseView::Off if any(ContentState::Filling) => State::Filling,
+        PauseView::Off if any(ContentState::Serving) => State::Idle,
+        PauseView::Off => State::Empty,
+        _ => State::Paused,
+    }
+}
+
+fn pause(pause: Pause, now: Monotonic) -> PauseView {
+    match pause {
+        Pause::Off => PauseView::Off,
+        Pause::UntilResumed => PauseView::UntilResumed,
+        Pause::Until(end) => {
+            let left = end.saturating_since(now) + Duration::from_millis(999);
+            PauseView::For { seconds_left: u32::try_from(left.as_secs()).unwrap_or(u32::MAX) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_rates_and_fills_gaps() {
+        let at = |ms| Monotonic(Duration::from_millis(ms));
+        let mut history = EgressHistory::default();
+        history.sample(0, at(0));
+        history.sample(1000, at(1000));
+        history.sample(1000, at(1100));
+        history.sample(7000, at(4000));
+        assert_eq!(history.values(), [1000, 2000, 2000, 2000]);
+        history.sample(7000, at(1_000_000));
+        assert_eq!(history.values(), vec![0; 60]);
+    }
+}

@@ -1,0 +1,67 @@
+//! The bytes of one content: all files of the torrent concatenated in piece order, in one file that
+//! has its full length and its space from the start. Knows nothing of pieces.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::libc;
+
+#[derive(Debug)]
+pub struct ContentFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl ContentFile {
+    pub(super) fn open(path: PathBuf) -> io::Result<ContentFile> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
+        Ok(ContentFile { file, path })
+    }
+
+    /// Makes the file with `length` bytes of zeros whose space is taken at once, so that a fill
+    /// cannot fail half-way because somebody else filled the disk.
+    pub(super) fn create(path: PathBuf, length: u64) -> io::Result<ContentFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let file = options.custom_flags(libc::O_NOFOLLOW).open(&path)?;
+        reserve(&file, length)?;
+        // The length is metadata, which fdatasync may leave out while nothing was written.
+        file.sync_all()?;
+        Ok(ContentFile { file, path })
+    }
+
+    /// Fills `buf` or fails: never a short read.
+    pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    /// Returns when everything written so far is on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn reserve(file: &File, length: u64) -> io::Result<()> {
+    let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "larger than files can be here");
+    let end = libc::off_t::try_from(length).map_err(|_| too_large())?;
+    match nix::fcntl::posix_fallocate(file, 0, end) {
+        Ok(()) => Ok(()),
+        // FAT, some network filesystems: no way to reserve. The caller has compared the free space;
+        // writing gigabytes of zeros to be sure would wear the flash for nothing.
+        Err(nix::errno::Errno::EOPNOTSUPP | nix::errno::Errno::EINVAL) => file.set_len(length),
+        Err(e) => Err(e.into()),
+    }
+}

@@ -1,0 +1,324 @@
+//! The ledger on disk: usage by content, hour and class, the reports made of it, and the operator's
+//! statements. A report and the mark "this is reported" are one transaction, so that a crash can
+//! neither lose a byte nor tell it twice.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use super::{Store, StoreError, contents::as_integer};
+use crate::{
+    api::{
+        hub::{MAX_REPORT_LINES, Report},
+        signed::{Signed, SigningKey},
+    },
+    logic::{
+        infohash::Infohash,
+        ledger::{self, LedgerRow, Link},
+        now::{UnixSeconds, UtcHour, UtcMonth},
+        usage::{PeerClass, Usage, UsageDelta, UsageLine},
+    },
+};
+
+const REPORT_FORMAT: u32 = 1;
+
+impl Store {
+    /// Adds to the sums, all or nothing. `None` while the time is not known: the bytes are kept
+    /// undated until [`Store::date_undated`]. Writes nothing when there is nothing to add.
+    pub fn add_usage(
+        &self,
+        hour: Option<UtcHour>,
+        deltas: &[UsageDelta],
+    ) -> Result<(), StoreError> {
+        let deltas: Vec<_> = deltas.iter().filter(|d| !d.usage.is_zero()).collect();
+        if deltas.is_empty() {
+            return Ok(());
+        }
+        {
+            let mut db = self.0.db.lock();
+            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for delta in &deltas {
+                match hour {
+                    Some(hour) => add_dated(&change, hour, delta)?,
+                    None => add_undated(&change, delta)?,
+                }
+            }
+            change.commit()?;
+        }
+        let mut egress = self.0.egress.lock();
+        for delta in deltas {
+            egress.entry(delta.infohash).or_default().add(delta.usage);
+        }
+        Ok(())
+    }
+
+    /// Once the time is known: puts all undated usage under this hour. Returns the payload bytes
+    /// that were dated.
+    pub fn date_undated(&self, hour: UtcHour) -> Result<u64, StoreError> {
+        let mut db = self.0.db.lock();
+        let undated = {
+            let mut query = db.prepare_cached(
+                "SELECT infohash, class, payload_bytes, wire_bytes FROM undated_usage",
+            )?;
+            let rows = query.query_map([], |row| {
+                let usage = Usage { payload_bytes: bytes(row, 2)?, wire_bytes: bytes(row, 3)? };
+                Ok(UsageDelta { infohash: Infohash(row.get(0)?), class: class(row, 1)?, usage })
+            })?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        if undated.is_empty() {
+            return Ok(0);
+        }
+        let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for delta in &undated {
+            add_dated(&change, hour, delta)?;
+        }
+        change.execute("DELETE FROM undated_usage", [])?;
+        change.commit()?;
+        Ok(undated.iter().map(|d| d.usage.payload_bytes).sum())
+    }
+
+    /// The ledger's lines from the start of `from` to the start of `to`, in order.
+    pub fn usage_between(&self, from: UtcHour, to: UtcHour) -> Result<Vec<UsageLine>, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached(
+            "SELECT hour, infohash, class, payload_bytes, wire_bytes FROM usage
+             WHERE hour >= ?1 AND hour < ?2 ORDER BY hour, infohash, class",
+        )?;
+        let rows = query.query_map([from.0, to.0], |row| {
+            Ok(UsageLine {
+                hour: UtcHour(row.get(0)?),
+                infohash: Infohash(row.get(1)?),
+                class: class(row, 2)?,
+                usage: Usage { payload_bytes: bytes(row, 3)?, wire_bytes: bytes(row, 4)? },
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// All that was ever served of a content, by the ledger.
+    pub fn egress(&self, infohash: Infohash) -> Usage {
+        self.0.egress.lock().get(&infohash).copied().unwrap_or_default()
+    }
+
+    /// Takes what no report tells yet, signs it as the next report, stores that, and marks the
+    /// bytes as reported: one transaction. `None` when there is nothing to tell.
+    pub fn build_report(
+        &self,
+        device: &str,
+        now: UnixSeconds,
+        key: &SigningKey,
+    ) -> Result<Option<u64>, StoreError> {
+        let mut db = self.0.db.lock();
+        let lines = ledger::lines_to_report(unreported(&db)?, MAX_REPORT_LINES);
+        if lines.is_empty() {
+            return Ok(None);
+        }
+        let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let link = next_link(&change)?;
+        for line in &lines {
+            mark_reported(&change, line)?;
+        }
+        let payload_bytes: u64 = lines.iter().map(|l| l.usage.payload_bytes).sum();
+        let number = link.number;
+        let report = Report {
+            format: REPORT_FORMAT,
+            device: device.to_owned(),
+            number,
+            previous_hash: link.previous_hash,
+            created_at: now,
+            lines,
+        };
+        let signed = Signed::new(&report, key);
+        change.execute(
+            "INSERT INTO report (number, payload_hash, payload_bytes, signed)
+             VALUES (?1, ?2, ?3, ?4)",
+            params![
+                as_integer(number),
+                ledger::payload_hash(&signed.payload),
+                as_integer(payload_bytes),
+                to_text(&signed)
+            ],
+        )?;
+        change.commit()?;
+        Ok(Some(number))
+    }
+
+    /// In order of number; the hub takes them only in that order.
+    pub fn unsent_reports(&self) -> Result<Vec<(u64, Signed)>, StoreError> {
+        let rows = {
+            let db = self.0.db.lock();
+            let mut query = db.prepare_cached(
+                "SELECT number, signed FROM report WHERE signed IS NOT NULL ORDER BY number",
+            )?;
+            let rows = query.query_map([], |row| Ok((bytes(row, 0)?, row.get::<_, String>(1)?)))?;
+            rows.collect::<Result<Vec<_>, _>>()?
+        };
+        rows.into_iter()
+            .map(|(number, text)| Ok((number, from_text(&format!("report {number}"), &text)?)))
+            .collect()
+    }
+
+    /// The hub has this report. Fine to repeat.
+    pub fn report_accepted(&self, number: u64) -> Result<(), StoreError> {
+        self.0.db.lock().execute(
+            "UPDATE report SET signed = NULL WHERE number = ?1 AND signed IS NOT NULL",
+            [as_integer(number)],
+        )?;
+        Ok(())
+    }
+
+    /// Payload bytes in all reports that the hub has accepted.
+    pub fn reported_bytes(&self) -> Result<u64, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached(
+            "SELECT coalesce(sum(payload_bytes), 0) FROM report WHERE signed IS NULL",
+        )?;
+        Ok(query.query_row([], |row| bytes(row, 0))?)
+    }
+
+    /// Keeps the operator's word as it was signed; the caller has checked the signature.
+    pub fn save_statement(&self, month: UtcMonth, statement: &Signed) -> Result<(), StoreError> {
+        self.0.db.lock().execute(
+            "INSERT INTO statement (month, signed) VALUES (?1, ?2)
+             ON CONFLICT (month) DO UPDATE SET signed = ?2 WHERE signed <> ?2",
+            params![month.to_string(), to_text(statement)],
+        )?;
+        Ok(())
+    }
+
+    pub fn statement(&self, month: UtcMonth) -> Result<Option<Signed>, StoreError> {
+        let text: Option<String> = {
+            let db = self.0.db.lock();
+            let mut query = db.prepare_cached("SELECT signed FROM statement WHERE month = ?1")?;
+            query.query_row([month.to_string()], |row| row.get(0)).optional()?
+        };
+        text.map(|text| from_text(&format!("the statement of {month}"), &text)).transpose()
+    }
+
+    pub(super) fn load_egress(&self) -> Result<(), StoreError> {
+        let mut sums: BTreeMap<Infohash, Usage> = BTreeMap::new();
+        let db = self.0.db.lock();
+        let mut query = db.prepare(
+            "SELECT infohash, sum(payload_bytes), sum(wire_bytes) FROM (
+                SELECT infohash, payload_bytes, wire_bytes FROM usage UNION ALL
+                SELECT infohash, payload_bytes, wire_bytes FROM undated_usage
+             ) GROUP BY infohash",
+        )?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let usage = Usage { payload_bytes: bytes(row, 1)?, wire_bytes: bytes(row, 2)? };
+            sums.insert(Infohash(row.get(0)?), usage);
+        }
+        *self.0.egress.lock() = sums;
+        Ok(())
+    }
+}
+
+fn add_dated(change: &Transaction, hour: UtcHour, delta: &UsageDelta) -> rusqlite::Result<()> {
+    change
+        .prepare_cached(
+            "INSERT INTO usage (hour, infohash, class, payload_bytes, wire_bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET
+                payload_bytes = payload_bytes + ?4, wire_bytes = wire_bytes + ?5",
+        )?
+        .execute(params![
+            hour.0,
+            delta.infohash.0,
+            class_number(delta.class),
+            as_integer(delta.usage.payload_bytes),
+            as_integer(delta.usage.wire_bytes)
+        ])?;
+    Ok(())
+}
+
+fn add_undated(change: &Transaction, delta: &UsageDelta) -> rusqlite::Result<()> {
+    change
+        .prepare_cached(
+            "INSERT INTO undated_usage (infohash, class, payload_bytes, wire_bytes)
+             VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
+                payload_bytes = payload_bytes + ?3, wire_bytes = wire_bytes + ?4",
+        )?
+        .execute(params![
+            delta.infohash.0,
+            class_number(delta.class),
+            as_integer(delta.usage.payload_bytes),
+            as_integer(delta.usage.wire_bytes)
+        ])?;
+    Ok(())
+}
+
+fn unreported(db: &rusqlite::Connection) -> rusqlite::Result<Vec<LedgerRow>> {
+    let mut query = db.prepare_cached(
+        "SELECT hour, infohash, class, payload_bytes, wire_bytes, reported_payload_bytes,
+            reported_wire_bytes FROM usage
+         WHERE payload_bytes > reported_payload_bytes OR wire_bytes > reported_wire_bytes
+         ORDER BY hour, infohash, class LIMIT ?1",
+    )?;
+    let rows = query.query_map([as_integer(MAX_REPORT_LINES as u64)], |row| {
+        Ok(LedgerRow {
+            hour: UtcHour(row.get(0)?),
+            infohash: Infohash(row.get(1)?),
+            class: class(row, 2)?,
+            recorded: Usage { payload_bytes: bytes(row, 3)?, wire_bytes: bytes(row, 4)? },
+            reported: Usage { payload_bytes: bytes(row, 5)?, wire_bytes: bytes(row, 6)? },
+        })
+    })?;
+    rows.collect()
+}
+
+fn mark_reported(change: &Transaction, line: &UsageLine) -> rusqlite::Result<()> {
+    change
+        .prepare_cached(
+            "UPDATE usage SET reported_payload_bytes = reported_payload_bytes + ?4,
+                reported_wire_bytes = reported_wire_bytes + ?5
+             WHERE hour = ?1 AND infohash = ?2 AND class = ?3",
+        )?
+        .execute(params![
+            line.hour.0,
+            line.infohash.0,
+            class_number(line.class),
+            as_integer(line.usage.payload_bytes),
+            as_integer(line.usage.wire_bytes)
+        ])?;
+    Ok(())
+}
+
+fn next_link(change: &Transaction) -> rusqlite::Result<Link> {
+    let last = change
+        .query_row(
+            "SELECT number, payload_hash FROM report ORDER BY number DESC LIMIT 1",
+            [],
+            |row| Ok((bytes(row, 0)?, row.get::<_, String>(1)?)),
+        )
+        .optional()?;
+    Ok(last.map_or_else(Link::first, |(number, hash)| Link::after(number, &hash)))
+}
+
+fn to_text(signed: &Signed) -> String {
+    serde_json::to_string(signed).expect("three strings serialise")
+}
+
+fn from_text(name: &str, text: &str) -> Result<Signed, StoreError> {
+    serde_json::from_str(text)
+        .map_err(|e| StoreError::Value { name: name.to_owned(), detail: e.to_string() })
+}
+
+fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}
+
+fn class_number(class: PeerClass) -> u8 {
+    match class {
+        PeerClass::Wan => 0,
+        PeerClass::Lan => 1,
+    }
+}
+
+fn class(row: &Row<'_>, column: usize) -> rusqlite::Result<PeerClass> {
+    match row.get::<_, u8>(column)? {
+        0 => Ok(PeerClass::Wan),
+        1 => Ok(PeerClass::Lan),
+        other => Err(rusqlite::Error::IntegralValueOutOfRange(column, other.into())),
+    }
+}

@@ -1,0 +1,163 @@
+//! Everything that larderd keeps: settings, keys, contents and the ledger. The only place with SQL
+//! and with paths. Blocking; call it from a blocking thread or for small things. Decides nothing:
+//! what goes into a report is `logic::ledger`'s business, what is held is `logic::placement`'s.
+
+mod content_file;
+mod contents;
+mod data_dir;
+mod error;
+mod ledger;
+mod schema;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Serialize, de::DeserializeOwned};
+
+use self::data_dir::{DataDir, Found};
+pub use self::{content_file::ContentFile, contents::StoredContent, error::StoreError};
+use crate::logic::{infohash::Infohash, usage::Usage};
+
+/// A handle; clones share one database and one lock on the folder.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    dir: DataDir,
+    db: Mutex<Connection>,
+    /// Open content files, so that all users of one share a descriptor.
+    files: Mutex<BTreeMap<Infohash, Arc<ContentFile>>>,
+    /// Sum of the ledger by content, kept in memory because the owner's page asks each second.
+    egress: Mutex<BTreeMap<Infohash, Usage>>,
+}
+
+/// Ties the database to the folder's marker.
+const DATA_ID: &str = "data_id";
+
+impl Store {
+    /// Opens the folder, or begins a new one where none was. Cleans up after a crash: content
+    /// without a row, and rows whose file is gone.
+    pub fn open(data_dir: &Path) -> Result<Store, StoreError> {
+        let dir = DataDir::open(data_dir)?;
+        let found = dir.look()?;
+        let db = schema::open(&dir.database())?;
+        let store = Store(Arc::new(Inner {
+            dir,
+            db: Mutex::new(db),
+            files: Mutex::default(),
+            egress: Mutex::default(),
+        }));
+        store.settle_identity(found)?;
+        store.prepare_scratch()?;
+        store.reconcile_contents()?;
+        store.load_egress()?;
+        Ok(store)
+    }
+
+    /// The marker and the database must name the same ledger. A first start that was interrupted
+    /// between the two is completed.
+    fn settle_identity(&self, found: Found) -> Result<(), StoreError> {
+        let in_database: Option<String> = self.setting(DATA_ID)?;
+        let root = || self.0.dir.root().to_owned();
+        match (found, in_database) {
+            (Found::Ledger { data_id: Some(marked) }, Some(ours)) if marked == ours => Ok(()),
+            (Found::Ledger { data_id: Some(_) }, Some(_)) => {
+                Err(StoreError::Mixed { path: root() })
+            }
+            (Found::Ledger { data_id: Some(_) }, None) => {
+                Err(StoreError::LedgerMissing { path: root(), missing: "the ledger in larder.db" })
+            }
+            (Found::Ledger { data_id: None } | Found::Fresh, Some(ours)) => self.0.dir.mark(&ours),
+            (Found::Ledger { data_id: None } | Found::Fresh, None) => {
+                let data_id = format!("{:032x}", rand::random::<u128>());
+                self.set_setting(DATA_ID, &data_id)?;
+                self.0.dir.mark(&data_id)
+            }
+        }
+    }
+
+    pub fn setting<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        let text: Option<String> = {
+            let db = self.0.db.lock();
+            let mut query = db.prepare_cached("SELECT value FROM setting WHERE name = ?1")?;
+            query.query_row([name], |row| row.get(0)).optional()?
+        };
+        let unreadable = |e: serde_json::Error| StoreError::Value {
+            name: name.to_owned(),
+            detail: e.to_string(),
+        };
+        text.map(|text| serde_json::from_str(&text).map_err(unreadable)).transpose()
+    }
+
+    /// Writes only when the value is another one, so that callers need not ask first.
+    pub fn set_setting<T: Serialize + ?Sized>(
+        &self,
+        name: &str,
+        value: &T,
+    ) -> Result<(), StoreError> {
+        let text = serde_json::to_string(value)
+            .map_err(|e| StoreError::Value { name: name.to_owned(), detail: e.to_string() })?;
+        self.0.db.lock().execute(
+            "INSERT INTO setting (name, value) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET value = ?2 WHERE value <> ?2",
+            params![name, text],
+        )?;
+        Ok(())
+    }
+
+    pub fn remove_setting(&self, name: &str) -> Result<(), StoreError> {
+        self.0.db.lock().execute("DELETE FROM setting WHERE name = ?1", [name])?;
+        Ok(())
+    }
+
+    /// Bytes that must not be shown anywhere, such as the identity key (PKCS#8).
+    pub fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached("SELECT value FROM secret WHERE name = ?1")?;
+        Ok(query.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    pub fn set_secret(&self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.0.db.lock().execute(
+            "INSERT INTO secret (name, value) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET value = ?2 WHERE value <> ?2",
+            params![name, value],
+        )?;
+        Ok(())
+    }
+
+    /// Bytes that an unprivileged process may still write to the data folder's filesystem.
+    pub fn disk_free(&self) -> Result<u64, StoreError> {
+        let root = self.0.dir.root();
+        let stat = nix::sys::statvfs::statvfs(root)
+            .map_err(|e| StoreError::io("measure the free space of", root)(e.into()))?;
+        // The fields' widths differ between targets.
+        #[allow(clippy::useless_conversion)]
+        let free = u64::from(stat.blocks_available()).saturating_mul(stat.fragment_size().into());
+        Ok(free)
+    }
+
+    /// A folder for files that need not survive a restart; emptied when the store is opened.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.0.dir.scratch()
+    }
+
+    fn prepare_scratch(&self) -> Result<(), StoreError> {
+        let path = self.0.dir.scratch();
+        match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("empty", path)(e));
+            }
+            _ => {}
+        }
+        data_dir::create_private(&path)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! The database's shape. Migrations go forward only: each entry of `MIGRATIONS` runs once, in its
+//! own transaction, and is never edited after a release.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::error::StoreError;
+
+/// "Lrdr": SQLite's own mark for whose file this is.
+const APPLICATION_ID: u32 = 0x4c72_6472;
+
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+
+    CREATE TABLE content (
+        infohash BLOB PRIMARY KEY CHECK (length(infohash) = 20),
+        name TEXT NOT NULL,
+        total_bytes INTEGER NOT NULL,
+        pieces INTEGER NOT NULL,
+        -- One bit a piece. Set only after the piece's bytes are durable.
+        have BLOB NOT NULL,
+        web_seed_bytes INTEGER NOT NULL DEFAULT 0,
+        peer_bytes INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+
+    -- The ledger: sums that only grow. `reported_*` is the part that some report already tells.
+    CREATE TABLE usage (
+        hour INTEGER NOT NULL,
+        infohash BLOB NOT NULL,
+        class INTEGER NOT NULL,
+        payload_bytes INTEGER NOT NULL,
+        wire_bytes INTEGER NOT NULL,
+        reported_payload_bytes INTEGER NOT NULL DEFAULT 0,
+        reported_wire_bytes INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (hour, infohash, class),
+        CHECK (reported_payload_bytes <= payload_bytes),
+        CHECK (reported_wire_bytes <= wire_bytes)
+    ) WITHOUT ROWID;
+
+    -- Usage from before the time was known; never reported from here.
+    CREATE TABLE undated_usage (
+        infohash BLOB NOT NULL,
+        class INTEGER NOT NULL,
+        payload_bytes INTEGER NOT NULL,
+        wire_bytes INTEGER NOT NULL,
+        PRIMARY KEY (infohash, class)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE report (
+        number INTEGER PRIMARY KEY,
+        payload_hash TEXT NOT NULL,
+        payload_bytes INTEGER NOT NULL,
+        -- The signed document; dropped once the hub has it. The hash stays for the chain.
+        signed TEXT
+    );
+
+    CREATE TABLE statement (month TEXT PRIMARY KEY, signed TEXT NOT NULL) WITHOUT ROWID;
+"];
+
+/// Opens the file and brings it to the current shape.
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    let mut db = Connection::open(path)?;
+    prepare(&mut db, path).map_err(|e| match e {
+        Failure::Store(e) => e,
+        Failure::Sqlite(e) => explain(e, path),
+    })?;
+    Ok(db)
+}
+
+enum Failure {
+    Store(StoreError),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(e: rusqlite::Error) -> Failure {
+        Failure::Sqlite(e)
+    }
+}
+
+fn prepare(db: &mut Connection, path: &Path) -> Result<(), Failure> {
+    // WAL: one sequential write a transaction. FULL: a commit has reached the disk when it returns;
+    // NORMAL may lose the last commits in a power cut, and with them say "reported" or "held" again.
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    // Small memory, small log: the whole database of a device is a few MiB.
+    db.pragma_update(None, "cache_size", -512)?;
+    db.pragma_update(None, "journal_size_limit", 1024 * 1024)?;
+
+    let known = MIGRATIONS.len() as u32;
+    let found: u32 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: u32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    if found > 0 && application != APPLICATION_ID {
+        let detail = "it is not a database of larderd".to_owned();
+        return Err(Failure::Store(StoreError::Corrupt { path: path.to_owned(), detail }));
+    }
+    if found > known {
+        return Err(Failure::Store(StoreError::Newer { path: path.to_owned(), found, known }));
+    }
+    let verdict: String = db.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(Failure::Store(StoreError::Corrupt { path: path.to_owned(), detail: verdict }));
+    }
+    for (done, migration) in MIGRATIONS.iter().enumerate().skip(found as usize) {
+        let step = db.transaction()?;
+        step.execute_batch(migration)?;
+        step.pragma_update(None, "application_id", APPLICATION_ID)?;
+        step.pragma_update(None, "user_version", done as u32 + 1)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+fn explain(error: rusqlite::Error, path: &Path) -> StoreError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => {
+            StoreError::Corrupt { path: path.to_owned(), detail: error.to_string() }
+        }
+        _ => error.into(),
+    }
+}

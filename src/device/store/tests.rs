@@ -1,0 +1,417 @@
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    api::{
+        hub::Report,
+        signed::{Signed, SigningKey},
+    },
+    logic::{
+        infohash::sha1,
+        ledger,
+        metainfo::{Metainfo, NewLayout, NewMetainfo},
+        now::{UnixSeconds, UtcHour, UtcMonth},
+        usage::{PeerClass, UsageDelta},
+    },
+};
+
+const PIECE: u32 = 16 * 1024;
+const HOUR: UtcHour = UtcHour(500_000);
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn open(dir: &TempDir) -> Store {
+    Store::open(dir.path()).expect("opens")
+}
+
+/// A content of `pieces` pieces, the last one short.
+fn content(name: &str, pieces: u32) -> (Metainfo, Vec<u8>, Vec<u8>) {
+    let length = pieces * PIECE - 100;
+    let data: Vec<u8> = (0..length).map(|i| (i % 251) as u8 ^ name.len() as u8).collect();
+    let hashes: Vec<u8> = data.chunks(PIECE as usize).flat_map(sha1).collect();
+    let (torrent, infohash) = NewMetainfo {
+        name,
+        piece_length: PIECE,
+        pieces: &hashes,
+        layout: NewLayout::Single { length: u64::from(length) },
+        private: false,
+        tracker_tiers: &[],
+        web_seeds: &[],
+    }
+    .encode();
+    (Metainfo::parse_expecting(&torrent, infohash).expect("own format"), torrent, data)
+}
+
+fn served(infohash: Infohash, payload_bytes: u64) -> UsageDelta {
+    let usage = Usage { payload_bytes, wire_bytes: payload_bytes + 66 };
+    UsageDelta { infohash, class: PeerClass::Wan, usage }
+}
+
+/// What a crash at this moment would leave: a copy of every file as the kernel sees it.
+fn crashed_copy(dir: &TempDir) -> TempDir {
+    fn copy(from: &Path, to: &Path) {
+        fs::create_dir_all(to).expect("creates");
+        for entry in fs::read_dir(from).expect("lists") {
+            let entry = entry.expect("an entry");
+            let target = to.join(entry.file_name());
+            if entry.file_type().expect("a type").is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                fs::copy(entry.path(), target).expect("copies");
+            }
+        }
+    }
+    let to = folder();
+    copy(dir.path(), to.path());
+    to
+}
+
+fn write_piece(store: &Store, metainfo: &Metainfo, data: &[u8], piece: u32) {
+    let from = metainfo.piece_offset(piece) as usize;
+    let to = from + metainfo.piece_bytes(piece).expect("exists") as usize;
+    let file = store.content(metainfo.infohash).expect("opens");
+    file.write_at(from as u64, &data[from..to]).expect("writes");
+}
+
+#[test]
+fn keeps_settings_and_secrets() {
+    let dir = folder();
+    let store = open(&dir);
+    assert_eq!(store.setting::<u64>("limit").expect("reads"), None);
+    store.set_setting("limit", &7u64).expect("writes");
+    store.set_secret("key", &[1, 2, 3]).expect("writes");
+    drop(store);
+    let store = open(&dir);
+    assert_eq!(store.setting("limit").expect("reads"), Some(7u64));
+    assert_eq!(store.secret("key").expect("reads"), Some(vec![1, 2, 3]));
+    let error = store.setting::<Vec<String>>("limit").expect_err("another type");
+    assert!(matches!(error, StoreError::Value { .. }), "{error}");
+}
+
+#[test]
+fn is_readable_by_its_owner_only() {
+    let dir = folder();
+    let path = dir.path().join("data");
+    fs::create_dir(&path).expect("creates");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("sets");
+    let _store = Store::open(&path).expect("opens");
+    assert_eq!(fs::metadata(&path).expect("exists").permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn refuses_a_second_larderd_on_the_same_folder() {
+    let dir = folder();
+    let first = open(&dir);
+    let error = Store::open(dir.path()).err().expect("refused");
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    drop(first);
+    open(&dir);
+}
+
+#[test]
+fn refuses_to_begin_anew_where_a_ledger_was() {
+    let dir = folder();
+    drop(open(&dir));
+    for file in ["larder.db", "larder.db-wal", "larder.db-shm"] {
+        let _ = fs::remove_file(dir.path().join(file));
+    }
+    let error = Store::open(dir.path()).err().expect("refused");
+    assert!(matches!(error, StoreError::LedgerMissing { .. }), "{error}");
+    assert!(!dir.path().join("larder.db").exists());
+}
+
+#[test]
+fn refuses_an_emptied_database_and_one_of_another_device() {
+    let (dir, other) = (folder(), folder());
+    drop(open(&dir));
+    drop(open(&other));
+    fs::copy(other.path().join("larder.db"), dir.path().join("larder.db")).expect("copies");
+    let error = Store::open(dir.path()).err().expect("refused");
+    assert!(matches!(error, StoreError::Mixed { .. }), "{error}");
+
+    fs::write(dir.path().join("larder.db"), b"").expect("empties");
+    let error = Store::open(dir.path()).err().expect("refused");
+    assert!(matches!(error, StoreError::LedgerMissing { .. }), "{error}");
+}
+
+#[test]
+fn completes_a_first_start_that_was_interrupted() {
+    let dir = folder();
+    drop(open(&dir));
+    fs::remove_file(dir.path().join("larder-data")).expect("removes");
+    drop(open(&dir));
+    assert!(dir.path().join("larder-data").exists());
+}
+
+#[test]
+fn says_that_a_damaged_database_is_damaged_and_deletes_nothing() {
+    let dir = folder();
+    drop(open(&dir));
+    let path = dir.path().join("larder.db");
+    let garbage = vec![0x5a; 8192];
+    fs::write(&path, &garbage).expect("damages");
+    let error = Store::open(dir.path()).err().expect("refused");
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert_eq!(fs::read(&path).expect("still there"), garbage);
+}
+
+#[test]
+fn refuses_a_database_of_a_newer_version() {
+    let dir = folder();
+    drop(open(&dir));
+    let db = Connection::open(dir.path().join("larder.db")).expect("opens");
+    db.pragma_update(None, "user_version", 99).expect("sets");
+    drop(db);
+    let error = Store::open(dir.path()).err().expect("refused");
+    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
+}
+
+#[test]
+fn takes_the_space_before_the_first_byte() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = folder();
+    let store = open(&dir);
+    let (metainfo, torrent, _) = content("film", 20);
+    store.begin(&metainfo, &torrent).expect("begins");
+    store.begin(&metainfo, &torrent).expect("begins again");
+    let file = fs::metadata(store.content(metainfo.infohash).expect("opens").path()).expect("is");
+    assert_eq!(file.len(), metainfo.total_bytes);
+    assert!(file.blocks() * 512 >= metainfo.total_bytes, "{} blocks", file.blocks());
+    assert_eq!(store.metainfo(metainfo.infohash).expect("reads"), Some(metainfo));
+}
+
+#[test]
+fn says_how_much_space_is_missing_and_leaves_nothing_behind() {
+    let dir = folder();
+    let store = open(&dir);
+    let (mut metainfo, torrent, _) = content("film", 1);
+    metainfo.total_bytes = u64::MAX / 4;
+    let error = store.begin(&metainfo, &torrent).expect_err("too large");
+    assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
+    assert_eq!(store.contents().expect("lists"), []);
+    assert_eq!(fs::read_dir(dir.path().join("content")).expect("lists").count(), 0);
+}
+
+#[test]
+fn remembers_verified_pieces_and_where_they_came_from() {
+    let dir = folder();
+    let store = open(&dir);
+    let (metainfo, torrent, data) = content("film", 4);
+    store.begin(&metainfo, &torrent).expect("begins");
+    write_piece(&store, &metainfo, &data, 1);
+    write_piece(&store, &metainfo, &data, 3);
+    store.mark_verified(metainfo.infohash, &[1, 3], 100, 30).expect("marks");
+    drop(store);
+
+    let store = open(&dir);
+    let [held] = &store.contents().expect("lists")[..] else { panic!("one content") };
+    assert_eq!(held.have.iter_held().collect::<Vec<_>>(), [1, 3]);
+    assert_eq!((held.web_seed_bytes, held.peer_bytes), (100, 30));
+    let mut read = vec![0; PIECE as usize];
+    let file = store.content(metainfo.infohash).expect("opens");
+    file.read_at(metainfo.piece_offset(1), &mut read).expect("reads");
+    assert!(metainfo.verifies(1, &read));
+    store.mark_damaged(metainfo.infohash, &[3]).expect("marks");
+    let held = store.stored_content(metainfo.infohash).expect("reads").expect("held");
+    assert_eq!(held.have.iter_held().collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn knows_nothing_of_content_that_it_does_not_hold() {
+    let dir = folder();
+    let store = open(&dir);
+    let nobody = Infohash([9; 20]);
+    assert_eq!(store.metainfo(nobody).expect("reads"), None);
+    assert!(matches!(store.content(nobody), Err(StoreError::UnknownContent(_))));
+    assert!(matches!(store.mark_verified(nobody, &[0], 1, 0), Err(StoreError::UnknownContent(_))));
+    assert!(store.open_for_serving(nobody).is_err());
+    store.remove(nobody).expect("nothing to do");
+}
+
+#[test]
+fn removes_content_but_not_what_it_earned() {
+    let dir = folder();
+    let store = open(&dir);
+    let (metainfo, torrent, _) = content("film", 4);
+    store.begin(&metainfo, &torrent).expect("begins");
+    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
+    store.remove(metainfo.infohash).expect("removes");
+    assert_eq!(store.contents().expect("lists"), []);
+    assert_eq!(fs::read_dir(dir.path().join("content")).expect("lists").count(), 0);
+    assert_eq!(store.usage_between(HOUR, UtcHour(HOUR.0 + 1)).expect("reads").len(), 1);
+}
+
+#[test]
+fn cleans_up_what_a_crash_left_half_done() {
+    let dir = folder();
+    let store = open(&dir);
+    let (whole, whole_torrent, _) = content("whole", 2);
+    let (lost, lost_torrent, _) = content("lost file", 2);
+    store.begin(&whole, &whole_torrent).expect("begins");
+    store.begin(&lost, &lost_torrent).expect("begins");
+    drop(store);
+
+    let contents = dir.path().join("content");
+    let orphan = contents.join(Infohash([7; 20]).to_string());
+    fs::create_dir(&orphan).expect("creates");
+    fs::write(orphan.join("data"), b"never finished").expect("writes");
+    fs::write(contents.join("owners-notes.txt"), b"mine").expect("writes");
+    fs::remove_file(contents.join(lost.infohash.to_string()).join("data")).expect("removes");
+
+    let store = open(&dir);
+    let held: Vec<_> = store.contents().expect("lists").iter().map(|c| c.infohash).collect();
+    assert_eq!(held, [whole.infohash]);
+    assert!(!orphan.exists());
+    assert!(contents.join("owners-notes.txt").exists());
+    store.begin(&lost, &lost_torrent).expect("begins again");
+}
+
+#[test]
+fn finds_everything_again_after_a_crash() {
+    let dir = folder();
+    let store = open(&dir);
+    let (metainfo, torrent, data) = content("film", 4);
+    let key = SigningKey::generate();
+    store.begin(&metainfo, &torrent).expect("begins");
+    write_piece(&store, &metainfo, &data, 0);
+    store.mark_verified(metainfo.infohash, &[0], 7, 0).expect("marks");
+    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
+    store.build_report("device", UnixSeconds(9), &key).expect("builds").expect("something new");
+    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 20)]).expect("adds");
+
+    // The store above is still open: nothing was closed or flushed for the copy's sake.
+    let copy = crashed_copy(&dir);
+    let after = open(&copy);
+    assert_eq!(after.contents().expect("lists"), store.contents().expect("lists"));
+    assert_eq!(after.egress(metainfo.infohash).payload_bytes, 520);
+    assert_eq!(after.unsent_reports().expect("lists"), store.unsent_reports().expect("lists"));
+    let number = after.build_report("device", UnixSeconds(10), &key).expect("builds");
+    assert_eq!(number, Some(2));
+    let (_, second) = &after.unsent_reports().expect("lists")[1];
+    let report: Report = second.open(&[key.public_hex()]).expect("signed by us");
+    assert_eq!(report.lines.iter().map(|l| l.usage.payload_bytes).sum::<u64>(), 20);
+}
+
+#[test]
+fn adds_usage_by_content_hour_and_class() {
+    let dir = folder();
+    let store = open(&dir);
+    let (a, b) = (Infohash([1; 20]), Infohash([2; 20]));
+    let lan = UsageDelta { class: PeerClass::Lan, ..served(a, 5) };
+    store.add_usage(Some(HOUR), &[served(a, 10), served(b, 1), lan]).expect("adds");
+    store.add_usage(Some(HOUR), &[served(a, 30)]).expect("adds");
+    store.add_usage(Some(UtcHour(HOUR.0 + 1)), &[served(a, 2)]).expect("adds");
+    let lines = store.usage_between(HOUR, UtcHour(HOUR.0 + 1)).expect("reads");
+    let told: Vec<_> = lines.iter().map(|l| (l.infohash, l.class, l.usage.payload_bytes)).collect();
+    assert_eq!(told, [(a, PeerClass::Wan, 40), (a, PeerClass::Lan, 5), (b, PeerClass::Wan, 1)]);
+    assert_eq!(store.egress(a).payload_bytes, 47);
+}
+
+#[test]
+fn writes_nothing_while_nothing_happens() {
+    let dir = folder();
+    let store = open(&dir);
+    store.set_setting("limit", &5).expect("writes");
+    let log = dir.path().join("larder.db-wal");
+    let before = fs::metadata(&log).expect("a log").len();
+    store.add_usage(Some(HOUR), &[]).expect("adds");
+    store
+        .add_usage(
+            Some(HOUR),
+            &[served(Infohash([1; 20]), 0)].map(|mut d| {
+                d.usage.wire_bytes = 0;
+                d
+            }),
+        )
+        .expect("adds");
+    store.date_undated(HOUR).expect("dates");
+    store.set_setting("limit", &5).expect("writes");
+    let key = SigningKey::generate();
+    assert_eq!(store.build_report("device", UnixSeconds(1), &key).expect("builds"), None);
+    assert_eq!(fs::metadata(&log).expect("a log").len(), before);
+}
+
+#[test]
+fn never_reports_undated_usage_until_it_is_dated() {
+    let dir = folder();
+    let store = open(&dir);
+    let key = SigningKey::generate();
+    let hash = Infohash([1; 20]);
+    store.add_usage(None, &[served(hash, 10)]).expect("adds");
+    store.add_usage(None, &[served(hash, 5)]).expect("adds");
+    assert_eq!(store.build_report("device", UnixSeconds(1), &key).expect("builds"), None);
+    assert_eq!(store.egress(hash).payload_bytes, 15);
+    drop(store);
+    let store = open(&dir);
+    assert_eq!(store.egress(hash).payload_bytes, 15);
+    assert_eq!(store.date_undated(HOUR).expect("dates"), 15);
+    assert_eq!(store.date_undated(HOUR).expect("dates"), 0);
+    assert_eq!(store.egress(hash).payload_bytes, 15);
+    assert_eq!(store.build_report("device", UnixSeconds(1), &key).expect("builds"), Some(1));
+}
+
+#[test]
+fn numbers_and_chains_reports_and_sends_each_until_it_is_accepted() {
+    let dir = folder();
+    let store = open(&dir);
+    let key = SigningKey::generate();
+    let trusted = [key.public_hex()];
+    let hash = Infohash([1; 20]);
+    for bytes in [100, 20] {
+        store.add_usage(Some(HOUR), &[served(hash, bytes)]).expect("adds");
+        store.build_report("device", UnixSeconds(bytes), &key).expect("builds");
+    }
+    let unsent = store.unsent_reports().expect("lists");
+    let [(1, first), (2, second)] = &unsent[..] else { panic!("{unsent:?}") };
+    let opened: Vec<Report> =
+        [first, second].map(|r| r.open(&trusted).expect("signed by us")).into();
+    assert_eq!(opened[0].previous_hash, ledger::NO_PREVIOUS_HASH);
+    assert_eq!(opened[1].previous_hash, ledger::payload_hash(&first.payload));
+    assert_eq!(opened[1].lines[0].usage, Usage { payload_bytes: 20, wire_bytes: 86 });
+
+    store.report_accepted(1).expect("accepts");
+    store.report_accepted(1).expect("accepts again");
+    assert_eq!(store.reported_bytes().expect("sums"), 100);
+    let left: Vec<_> = store.unsent_reports().expect("lists").iter().map(|(n, _)| *n).collect();
+    assert_eq!(left, [2]);
+}
+
+#[test]
+fn splits_a_long_ledger_into_several_reports() {
+    let dir = folder();
+    let store = open(&dir);
+    let key = SigningKey::generate();
+    let lines = crate::api::hub::MAX_REPORT_LINES as u32 + 1;
+    let deltas: Vec<_> = (0..lines)
+        .map(|n| {
+            let mut hash = [0; 20];
+            hash[..4].copy_from_slice(&n.to_be_bytes());
+            served(Infohash(hash), 1)
+        })
+        .collect();
+    store.add_usage(Some(HOUR), &deltas).expect("adds");
+    let mut numbers = vec![];
+    while let Some(number) = store.build_report("d", UnixSeconds(1), &key).expect("builds") {
+        numbers.push(number);
+    }
+    assert_eq!(numbers, [1, 2]);
+    (1..=2).for_each(|n| store.report_accepted(n).expect("accepts"));
+    assert_eq!(store.reported_bytes().expect("sums"), u64::from(lines));
+}
+
+#[test]
+fn keeps_the_latest_statement_of_each_month() {
+    let dir = folder();
+    let store = open(&dir);
+    let key = SigningKey::generate();
+    let month = UtcMonth { year: 2026, month: 11 };
+    assert_eq!(store.statement(month).expect("reads"), None);
+    let newer = Signed::new(&"newer", &key);
+    store.save_statement(month, &Signed::new(&"older", &key)).expect("saves");
+    store.save_statement(month, &newer).expect("saves");
+    assert_eq!(store.statement(month).expect("reads"), Some(newer));
+}

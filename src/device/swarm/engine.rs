@@ -1,0 +1,171 @@
+//! One librqbit session for one fill: told exactly which peers to talk to and which pieces are there
+//! already, and allowed nothing else. Its types stay in this file and in `storage`.
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use librqbit::{
+    AddTorrent, AddTorrentOptions, ManagedTorrent, ManagedTorrentState, PeerConnectionOptions,
+    Session, SessionOptions, SessionPersistenceConfig, dht::Id20, storage::StorageFactoryExt,
+};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    FillError, FillSettings,
+    progress::Progress,
+    seed_peer::SeedPeer,
+    storage::SinkFactory,
+    web_seed::{WebSeeds, pieces_at_once},
+};
+use crate::logic::metainfo::BLOCK_BYTES;
+
+/// So that a fill never holds more connections than a router likes.
+const PEERS_MAX: usize = 32;
+/// A peer may be slow for once; librqbit's own ten seconds cut those that serve many.
+const PEER_SILENCE: Duration = Duration::from_secs(30);
+/// Data that did not verify, as a multiple of what was missing, after which peers are not worth it.
+const WASTE_FACTOR_MAX: u64 = 2;
+/// Before that multiple counts: content of a few pieces is lost in one bad one.
+const WASTE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+pub(super) struct Start<'a> {
+    pub settings: &'a FillSettings,
+    pub torrent_bytes: Bytes,
+    pub peers: Vec<SocketAddr>,
+    pub seeds: Arc<WebSeeds>,
+    pub progress: Arc<Progress>,
+    pub stop: CancellationToken,
+}
+
+pub(super) struct Engine {
+    _session: Arc<Session>,
+    torrent: Arc<ManagedTorrent>,
+    missing_bytes: u64,
+    _scratch: TempDir,
+}
+
+impl Engine {
+    pub async fn start(start: Start<'_>) -> Result<Engine, FillError> {
+        let Start { settings, torrent_bytes, mut peers, seeds, progress, stop } = start;
+        peers.truncate(PEERS_MAX);
+        let peer_id = random_peer_id();
+        let scratch = prepare_scratch(&settings.scratch_dir, &progress, &peers)
+            .map_err(|e| FillError::Engine(format!("cannot write its scratch files: {e}")))?;
+        let failed = |e: anyhow::Error| FillError::Engine(format!("{e:#}"));
+        let options = session_options(scratch.path(), peer_id, stop.child_token());
+        let session =
+            Session::new_with_opts(scratch.path().to_owned(), options).await.map_err(failed)?;
+
+        if !seeds.is_empty() {
+            let others = !peers.is_empty();
+            let seed_peer =
+                SeedPeer { seeds, progress: progress.clone(), client_peer_id: peer_id, others };
+            peers.insert(0, seed_peer.start(stop).await?);
+        }
+        let window = pieces_at_once(&progress.metainfo)
+            * progress.metainfo.piece_length.div_ceil(BLOCK_BYTES) as usize;
+        let options = AddTorrentOptions {
+            overwrite: true,
+            output_folder: Some(scratch.path().to_string_lossy().into_owned()),
+            initial_peers: Some(peers),
+            peer_opts: Some(PeerConnectionOptions {
+                connect_timeout: Some(settings.connect_timeout),
+                read_write_timeout: Some(PEER_SILENCE),
+                max_request_window: Some(window),
+                ..PeerConnectionOptions::default()
+            }),
+            storage_factory: Some(SinkFactory(progress.clone()).boxed()),
+            ..AddTorrentOptions::default()
+        };
+        let torrent = session
+            .add_torrent(AddTorrent::from_bytes(torrent_bytes), Some(options))
+            .await
+            .map_err(failed)?
+            .into_handle()
+            .ok_or_else(|| FillError::Engine("it did not take the torrent".into()))?;
+        let missing_bytes = missing_bytes(&progress);
+        Ok(Engine { _session: session, torrent, missing_bytes, _scratch: scratch })
+    }
+
+    /// Payload bytes from peers, the web seed's on loopback included, whatever became of them.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.torrent.live().map_or(0, |live| live.stats_snapshot().fetched_bytes)
+    }
+
+    /// Whether it makes sense to go on.
+    pub fn check(&self) -> Result<(), FillError> {
+        self.torrent.with_state(|state| match state {
+            ManagedTorrentState::Error(e) => Err(FillError::Engine(format!("{e:#}"))),
+            _ => Ok(()),
+        })?;
+        let allowed_bytes =
+            self.missing_bytes + (self.missing_bytes * WASTE_FACTOR_MAX).max(WASTE_BYTES_MIN);
+        let fetched_bytes = self.fetched_bytes();
+        if fetched_bytes > allowed_bytes {
+            return Err(FillError::BadPeers { wasted_bytes: fetched_bytes - self.missing_bytes });
+        }
+        Ok(())
+    }
+}
+
+fn missing_bytes(progress: &Progress) -> u64 {
+    let bytes = |piece| u64::from(progress.metainfo.piece_bytes(piece).unwrap_or(0));
+    progress.have().iter_missing().map(bytes).sum()
+}
+
+fn session_options(scratch: &Path, peer_id: [u8; 20], stop: CancellationToken) -> SessionOptions {
+    SessionOptions {
+        dht: None,
+        disable_trackers: true,
+        disable_local_service_discovery: true,
+        listen: None,
+        disable_upload: true,
+        // Peers tell of others (PEX) and librqbit believes them: the list is what keeps strangers out.
+        allowlist_url: Some(format!("file://{}", scratch.join(ALLOWED).display())),
+        // The piece map that `prepare_scratch` wrote stands in for hashing everything again.
+        persistence: Some(SessionPersistenceConfig::Json { folder: Some(scratch.to_owned()) }),
+        fastresume: true,
+        peer_id: Some(Id20::new(peer_id)),
+        peer_limit: Some(PEERS_MAX + 1),
+        cancellation_token: Some(stop),
+        client_name_and_version: Some(concat!("larderd ", env!("CARGO_PKG_VERSION")).to_owned()),
+        ..SessionOptions::default()
+    }
+}
+
+const ALLOWED: &str = "allowed-peers";
+
+/// librqbit takes these two from files only: which pieces are there, and whom it may talk to.
+fn prepare_scratch(
+    folder: &Path,
+    progress: &Progress,
+    peers: &[SocketAddr],
+) -> io::Result<TempDir> {
+    std::fs::create_dir_all(folder)?;
+    let scratch = tempfile::Builder::new().prefix("fill-").tempdir_in(folder)?;
+    let map = scratch.path().join(format!("{}.bitv", progress.metainfo.infohash));
+    std::fs::write(map, progress.have().as_bytes())?;
+    let mut allowed = std::fs::File::create(scratch.path().join(ALLOWED))?;
+    writeln!(allowed, "web-seed:127.0.0.1-127.0.0.1")?;
+    for ip in peers.iter().map(SocketAddr::ip) {
+        writeln!(allowed, "peer:{ip}-{ip}")?;
+    }
+    Ok(scratch)
+}
+
+/// Not the device's own id: this one only receives, and is known to nobody but the loopback peer.
+fn random_peer_id() -> [u8; 20] {
+    let mut id = *b"-LR0100-............";
+    for byte in &mut id[8..] {
+        *byte = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+            [rand::random_range(0..62)];
+    }
+    id
+}

@@ -1,0 +1,337 @@
+//! A web seed that misbehaves on demand, a sink in memory, and a real BitTorrent seeder.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
+use librqbit::{
+    AddTorrent, AddTorrentOptions, ListenerMode, ListenerOptions, Session, SessionOptions,
+};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::watch};
+
+use super::super::*;
+use crate::logic::{
+    infohash::sha1,
+    metainfo::{File, NewLayout, NewMetainfo},
+};
+
+pub const PIECE: u32 = 64 * 1024;
+
+/// A torrent and its bytes; `files` are path and length, one without a folder is a single file.
+pub struct Content {
+    pub metainfo: Arc<Metainfo>,
+    pub torrent: Bytes,
+    pub data: Vec<u8>,
+}
+
+pub fn single_file(length: u64) -> Content {
+    content(NewLayout::Single { length }, length)
+}
+
+pub fn directory(files: &[(&[&str], u64)]) -> Content {
+    let path = |p: &[&str]| p.iter().map(|c| (*c).to_owned()).collect();
+    let files: Vec<File> =
+        files.iter().map(|(p, length)| File { path: path(p), length: *length }).collect();
+    let total = files.iter().map(|f| f.length).sum();
+    content(NewLayout::Directory { files: &files }, total)
+}
+
+fn content(layout: NewLayout<'_>, total: u64) -> Content {
+    // Bytes that repeat nowhere near a piece's length, so that misplaced pieces do not verify.
+    let data: Vec<u8> = (0..total).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 13) as u8).collect();
+    let pieces: Vec<u8> = data.chunks(PIECE as usize).flat_map(sha1).collect();
+    let (torrent, infohash) = NewMetainfo {
+        name: "film",
+        piece_length: PIECE,
+        pieces: &pieces,
+        layout,
+        private: false,
+        tracker_tiers: &[],
+        web_seeds: &[],
+    }
+    .encode();
+    let metainfo = Metainfo::parse_expecting(&torrent, infohash).expect("own format");
+    Content { metainfo: Arc::new(metainfo), torrent: torrent.into(), data }
+}
+
+impl Content {
+    pub fn job(&self, sink: &Arc<MemorySink>) -> FillJob {
+        FillJob {
+            metainfo: self.metainfo.clone(),
+            torrent_bytes: self.torrent.clone(),
+            web_seeds: vec![],
+            peers: vec![],
+            have: sink.have(),
+            sink: sink.clone(),
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.metainfo.total_bytes
+    }
+}
+
+/// Nobody listens there: the engine runs, and the web seed has to do all the work.
+pub fn dead_peer() -> SocketAddr {
+    "127.0.0.1:1".parse().expect("an address")
+}
+
+pub struct MemorySink {
+    metainfo: Arc<Metainfo>,
+    data: Mutex<Vec<u8>>,
+    verified: Mutex<BTreeMap<u32, FillSource>>,
+    /// How many writes still succeed.
+    pub writes_left: AtomicU64,
+    count: watch::Sender<usize>,
+}
+
+impl MemorySink {
+    pub fn new(content: &Content) -> Arc<MemorySink> {
+        Arc::new(MemorySink {
+            metainfo: content.metainfo.clone(),
+            data: Mutex::new(vec![0; content.data.len()]),
+            verified: Mutex::default(),
+            writes_left: AtomicU64::new(u64::MAX),
+            count: watch::Sender::new(0),
+        })
+    }
+
+    pub fn have(&self) -> Bitfield {
+        let mut have = Bitfield::empty(self.metainfo.piece_count());
+        self.verified.lock().keys().for_each(|piece| {
+            have.set(*piece);
+        });
+        have
+    }
+
+    pub fn data(&self) -> Vec<u8> {
+        self.data.lock().clone()
+    }
+
+    pub fn bytes_from(&self, source: FillSource) -> u64 {
+        let verified = self.verified.lock();
+        let pieces = verified.iter().filter(|(_, s)| **s == source).map(|(piece, _)| *piece);
+        pieces.filter_map(|piece| self.metainfo.piece_bytes(piece)).map(u64::from).sum()
+    }
+
+    pub async fn wait_for_verified(&self, pieces: usize) {
+        let mut count = self.count.subscribe();
+        count.wait_for(|n| *n >= pieces).await.expect("the sink lives");
+    }
+}
+
+impl PieceSink for MemorySink {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let from = offset as usize;
+        buf.copy_from_slice(&self.data.lock()[from..from + buf.len()]);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let left =
+            self.writes_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if left.is_err() {
+            return Err(io::Error::from_raw_os_error(nix::libc::ENOSPC));
+        }
+        let from = offset as usize;
+        self.data.lock()[from..from + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn piece_verified(&self, piece: u32, source: FillSource) -> io::Result<()> {
+        let from = self.metainfo.piece_offset(piece) as usize;
+        let to = from + self.metainfo.piece_bytes(piece).expect("exists") as usize;
+        assert!(self.metainfo.verifies(piece, &self.data.lock()[from..to]), "piece {piece}");
+        let before = self.verified.lock().insert(piece, source);
+        assert_eq!(before, None, "piece {piece} was told twice");
+        self.count.send_modify(|n| *n += 1);
+        Ok(())
+    }
+}
+
+/// An HTTP server with the content's files under `/film…`, as BEP 19 wants them.
+pub struct Origin {
+    pub address: SocketAddr,
+    state: Arc<OriginState>,
+}
+
+struct OriginState {
+    files: BTreeMap<String, Vec<u8>>,
+    fault: Mutex<Fault>,
+    served_bytes: AtomicU64,
+    requests: Mutex<Vec<(u64, u64)>>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Fault {
+    None,
+    Status(StatusCode),
+    /// Answers 200 with everything.
+    IgnoresRanges,
+    /// Requests that reach this offset of their file wait for ever.
+    HangsFrom(u64),
+    /// Bytes at and after this offset of the file are wrong.
+    WrongFrom(u64),
+    /// The first answer breaks off after this many bytes.
+    BreaksOffAfter(usize),
+    Redirects,
+    /// Says that its file is one byte longer.
+    OtherLength,
+}
+
+impl Origin {
+    pub async fn start(content: &Content, fault: Fault) -> Origin {
+        let mut files = BTreeMap::new();
+        let mut from = 0;
+        for file in &content.metainfo.files {
+            let to = from + file.length as usize;
+            let path = if content.metainfo.directory {
+                format!("film/{}", file.path.join("/"))
+            } else {
+                "film".to_owned()
+            };
+            files.insert(path, content.data[from..to].to_vec());
+            from = to;
+        }
+        let state = Arc::new(OriginState {
+            files,
+            fault: Mutex::new(fault),
+            served_bytes: AtomicU64::new(0),
+            requests: Mutex::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let app = Router::new().route("/{*path}", get(serve)).with_state(state.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Origin { address, state }
+    }
+
+    /// The folder that the torrent's name is in.
+    pub fn url(&self) -> Url {
+        format!("http://{}/", self.address).parse().expect("a URL")
+    }
+
+    pub fn served_bytes(&self) -> u64 {
+        self.state.served_bytes.load(Ordering::SeqCst)
+    }
+
+    /// First and last byte of each range asked for, in order of arrival.
+    pub fn requests(&self) -> Vec<(u64, u64)> {
+        self.state.requests.lock().clone()
+    }
+
+    pub fn set(&self, fault: Fault) {
+        *self.state.fault.lock() = fault;
+    }
+}
+
+async fn serve(
+    State(state): State<Arc<OriginState>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(file) = state.files.get(&path) else { return StatusCode::NOT_FOUND.into_response() };
+    let range = headers.get(header::RANGE).and_then(|v| v.to_str().ok());
+    let (first, last) = range
+        .and_then(|r| r.strip_prefix("bytes=")?.split_once('-'))
+        .and_then(|(a, b)| Some((a.parse::<u64>().ok()?, b.parse::<u64>().ok()?)))
+        .expect("a fill asks for ranges only");
+    state.requests.lock().push((first, last));
+    let mut body = file[first as usize..=last as usize].to_vec();
+    let mut total = file.len();
+    let fault = state.fault.lock().clone();
+    match fault {
+        Fault::None => {}
+        Fault::Status(status) => return status.into_response(),
+        Fault::IgnoresRanges => return file.clone().into_response(),
+        Fault::HangsFrom(offset) if last >= offset => std::future::pending().await,
+        Fault::HangsFrom(_) => {}
+        Fault::WrongFrom(offset) => {
+            let wrong = offset.saturating_sub(first).min(body.len() as u64) as usize;
+            body[wrong..].iter_mut().for_each(|b| *b ^= 0xff);
+        }
+        Fault::BreaksOffAfter(bytes) => {
+            *state.fault.lock() = Fault::None;
+            let start = Bytes::copy_from_slice(&body[..bytes]);
+            let broken = futures_util::stream::iter([
+                Ok(start),
+                Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            ]);
+            state.served_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+            return partial(first, last, total, Body::from_stream(broken));
+        }
+        Fault::Redirects => return Redirect::temporary(&format!("/{path}")).into_response(),
+        Fault::OtherLength => total += 1,
+    }
+    state.served_bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
+    partial(first, last, total, body.into())
+}
+
+fn partial(first: u64, last: u64, total: usize, body: Body) -> Response {
+    let range = format!("bytes {first}-{last}/{total}");
+    let length = (last - first + 1).to_string();
+    let headers = [(header::CONTENT_RANGE, range), (header::CONTENT_LENGTH, length)];
+    (StatusCode::PARTIAL_CONTENT, headers, body).into_response()
+}
+
+/// librqbit itself as another device that has the content.
+pub struct Seeder {
+    pub address: SocketAddr,
+    _session: Arc<Session>,
+    _folder: TempDir,
+}
+
+impl Seeder {
+    pub async fn start(content: &Content, spoilt: bool) -> Seeder {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("film");
+        std::fs::write(&path, &content.data).expect("writes");
+        let session = Session::new_with_opts(
+            folder.path().to_owned(),
+            SessionOptions {
+                dht: None,
+                disable_trackers: true,
+                disable_local_service_discovery: true,
+                listen: Some(ListenerOptions {
+                    mode: ListenerMode::TcpOnly,
+                    listen_addr: "127.0.0.1:0".parse().expect("an address"),
+                    ipv4_only: true,
+                    ..ListenerOptions::default()
+                }),
+                ..SessionOptions::default()
+            },
+        )
+        .await
+        .expect("starts");
+        let options = AddTorrentOptions {
+            overwrite: true,
+            output_folder: Some(folder.path().to_string_lossy().into_owned()),
+            ..AddTorrentOptions::default()
+        };
+        let torrent = session
+            .add_torrent(AddTorrent::from_bytes(content.torrent.clone()), Some(options))
+            .await
+            .expect("adds")
+            .into_handle()
+            .expect("has a handle");
+        torrent.wait_until_initialized().await.expect("checks its file");
+        assert!(torrent.stats().finished, "the seeder has the whole content");
+        if spoilt {
+            std::fs::write(&path, vec![0x5a; content.data.len()]).expect("writes");
+        }
+        let address = session.listen_addr().expect("listens");
+        Seeder { address, _session: session, _folder: folder }
+    }
+}

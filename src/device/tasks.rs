@@ -1,0 +1,359 @@
+//! What the node commands, carried out: each function runs as a task of its own and ends by sending
+//! messages to the daemon. Waits on the network and the disk happen here, never in the daemon.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use reqwest::Client;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    daemon::Message,
+    identity::Identity,
+    serve::Servable,
+    store::{ContentFile, Store, StoreError},
+    swarm::{FillJob, FillSource, Filler, PieceSink},
+    upstream::{self, AnnounceRequest, Hub, ListRepository, UpstreamError},
+};
+use crate::{
+    api::{
+        hub::{EnrolRequest, SourcesRequest, Statement, StatementRequest},
+        signed::{Signed, SignedError},
+    },
+    logic::{
+        bitfield::Bitfield,
+        hotlist::{Entry, HotList},
+        infohash::Infohash,
+        metainfo::{MAX_METAINFO_BYTES, Metainfo},
+        node::{AnnounceEvent, Event},
+        now::UnixSeconds,
+    },
+};
+
+/// What every task needs; cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub identity: Arc<Identity>,
+    pub store: Store,
+    pub http: Client,
+    pub hub: Hub,
+    pub filler: Arc<Filler>,
+    pub repository: Arc<Mutex<ListRepository>>,
+    pub messages: mpsc::Sender<Message>,
+}
+
+impl Context {
+    pub async fn tell(&self, message: Message) {
+        // Nobody listens only while the daemon stops; then nothing needs to be heard.
+        let _ = self.messages.send(message).await;
+    }
+
+    async fn event(&self, event: Event) {
+        self.tell(Message::Event(event)).await;
+    }
+
+    async fn contact(&self, result: Result<Option<UnixSeconds>, &UpstreamError>) {
+        self.tell(Message::Contact(result.map_err(ToString::to_string))).await;
+    }
+
+    /// Runs blocking store work off the async threads.
+    async fn stored<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, UpstreamError> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result.map_err(|e| UpstreamError::Local(e.to_string())),
+            Err(panic) => Err(UpstreamError::Local(panic.to_string())),
+        }
+    }
+}
+
+pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
+    if claim_code.is_empty() {
+        let problem = "this device is not enrolled: put the operator's claim code into \
+                       hub.claim_code and start larderd again";
+        context.tell(Message::Contact(Err(problem.into()))).await;
+        return context.event(Event::EnrolFailed).await;
+    }
+    let request =
+        EnrolRequest { claim_code, peer_id: context.identity.peer_id_hex(), created_at: now };
+    match context.hub.enrol(&Signed::new(&request, &context.identity.key)).await {
+        Ok(answer) => {
+            context.contact(Ok(Some(answer.server_time))).await;
+            tracing::info!(device = answer.device, "enrolled with the operator");
+            context.event(Event::Enrolled).await;
+        }
+        Err(error) => {
+            context.contact(Err(&error)).await;
+            context.event(Event::EnrolFailed).await;
+        }
+    }
+}
+
+pub async fn fetch_list(context: Context, held: Option<HotList>) {
+    let fetched = context.repository.lock().await.fetch(held.as_ref()).await;
+    match fetched {
+        Ok(Some(fetched)) => {
+            let (list, policy, valid_until) = (fetched.list, fetched.policy, fetched.valid_until);
+            if held.as_ref().is_none_or(|held| held.epoch != list.epoch) {
+                tracing::info!(
+                    epoch = list.epoch,
+                    entries = list.entries.len(),
+                    "hot list verified"
+                );
+            }
+            context.contact(Ok(None)).await;
+            context.event(Event::ListVerified { list, policy, valid_until }).await;
+        }
+        Ok(None) => {
+            context.contact(Ok(None)).await;
+            context.event(Event::ListUnchanged).await;
+        }
+        Err(error) => {
+            context.contact(Err(&error)).await;
+            context.event(Event::ListFailed).await;
+        }
+    }
+}
+
+/// Sends every report that waits, then asks what they are worth.
+pub async fn report(context: Context, now: UnixSeconds, statement_keys: Vec<String>) {
+    match try_report(&context, now, &statement_keys).await {
+        Ok(()) => context.event(Event::ReportsDelivered).await,
+        Err(error) => {
+            context.contact(Err(&error)).await;
+            context.event(Event::ReportsFailed).await;
+        }
+    }
+}
+
+async fn try_report(
+    context: &Context,
+    now: UnixSeconds,
+    statement_keys: &[String],
+) -> Result<(), UpstreamError> {
+    let identity = Arc::clone(&context.identity);
+    context
+        .stored(move |store| {
+            while store.build_report(&identity.device, now, &identity.key)?.is_some() {}
+            Ok(())
+        })
+        .await?;
+    for (number, signed) in context.stored(Store::unsent_reports).await? {
+        let receipt = context.hub.report(&signed).await?;
+        context.contact(Ok(Some(receipt.server_time))).await;
+        context.stored(move |store| store.report_accepted(number)).await?;
+    }
+    let pending = context.stored(Store::unsent_reports).await?.len() as u64;
+    let reported_bytes = context.stored(Store::reported_bytes).await?;
+    context.tell(Message::Reported { reported_bytes, pending }).await;
+
+    let month = now.hour().day().month();
+    let request = StatementRequest {
+        device: context.identity.device.clone(),
+        month: month.to_string(),
+        created_at: now,
+    };
+    let signed = context.hub.statement(&Signed::new(&request, &context.identity.key)).await?;
+    let statement = open_statement(&signed, statement_keys, &request)
+        .map_err(|e| UpstreamError::List(format!("its statement is not acceptable: {e}")))?;
+    context.contact(Ok(None)).await;
+    context.stored(move |store| store.save_statement(month, &signed)).await?;
+    context.tell(Message::Settled(statement)).await;
+    Ok(())
+}
+
+/// A statement counts only if the policy's key signed it, for this device and this month.
+pub fn open_statement(
+    signed: &Signed,
+    statement_keys: &[String],
+    request: &StatementRequest,
+) -> Result<Statement, SignedError> {
+    let statement: Statement = signed.open(statement_keys)?;
+    if statement.device != request.device || statement.month != request.month {
+        return Err(SignedError::Malformed("it is about another device or month".into()));
+    }
+    Ok(statement)
+}
+
+pub async fn announce(
+    context: Context,
+    entry: Entry,
+    event: AnnounceEvent,
+    port: u16,
+    uploaded: u64,
+) {
+    let request = AnnounceRequest {
+        infohash: entry.infohash,
+        peer_id: context.identity.peer_id,
+        port,
+        uploaded,
+        left: 0,
+        event,
+        tracker_tiers: &entry.tracker_tiers,
+    };
+    match upstream::announce(&context.http, &request).await {
+        Ok(answer) => {
+            if event != AnnounceEvent::None {
+                tracing::info!(infohash = %entry.infohash, ?event, port, "announced");
+            }
+            let (infohash, interval) = (entry.infohash, answer.interval);
+            context.event(Event::Announced { infohash, interval }).await;
+        }
+        Err(error) => {
+            tracing::warn!(infohash = %entry.infohash, "announce failed: {error}");
+            context.event(Event::AnnounceFailed(entry.infohash)).await;
+        }
+    }
+}
+
+/// Fetches what is missing of a content, and has it served from the first verified piece on.
+pub async fn fill(context: Context, entry: Entry, now: UnixSeconds, cancel: CancellationToken) {
+    let infohash = entry.infohash;
+    match try_fill(&context, entry, now, cancel.clone()).await {
+        Ok(()) => {
+            tracing::info!(%infohash, "filled and verified");
+            context.event(Event::FillCompleted(infohash)).await;
+        }
+        // Whoever cancelled knows.
+        Err(_) if cancel.is_cancelled() => {}
+        Err((problem, retryable)) => {
+            tracing::warn!(%infohash, "fill stopped: {problem}");
+            context.event(Event::FillFailed { infohash, problem, retryable }).await;
+        }
+    }
+}
+
+async fn try_fill(
+    context: &Context,
+    entry: Entry,
+    now: UnixSeconds,
+    cancel: CancellationToken,
+) -> Result<(), (String, bool)> {
+    let local = |e: UpstreamError| (e.to_string(), true);
+    let infohash = entry.infohash;
+    let (metainfo, torrent_bytes) = metainfo(context, &entry).await?;
+    let content = {
+        let (metainfo, torrent_bytes) = (Arc::clone(&metainfo), torrent_bytes.clone());
+        context
+            .stored(move |store| {
+                store.begin(&metainfo, &torrent_bytes)?;
+                store.content(infohash)
+            })
+            .await
+            .map_err(local)?
+    };
+    let stored =
+        context.stored(move |store| store.stored_content(infohash)).await.map_err(local)?;
+    let have = stored.map_or_else(|| Bitfield::empty(metainfo.piece_count()), |s| s.have);
+    context
+        .tell(Message::Servable(Servable {
+            infohash,
+            piece_length: metainfo.piece_length,
+            total_bytes: metainfo.total_bytes,
+            info_bytes: metainfo.info_bytes.as_slice().into(),
+            have: have.clone(),
+        }))
+        .await;
+    let peers = sources(context, infohash, now).await;
+    tracing::info!(
+        name = entry.name, %infohash, missing = have.pieces() - have.held(),
+        pieces = have.pieces(), peers = peers.len(), "filling"
+    );
+    let sink = Arc::new(Sink {
+        infohash,
+        metainfo: Arc::clone(&metainfo),
+        content,
+        store: context.store.clone(),
+        messages: context.messages.clone(),
+    });
+    let job = FillJob { metainfo, torrent_bytes, web_seeds: entry.web_seeds, peers, have, sink };
+    match context.filler.fill(job, cancel).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err((error.to_string(), error.is_retryable())),
+    }
+}
+
+/// From the store after a restart, else from the operator.
+async fn metainfo(
+    context: &Context,
+    entry: &Entry,
+) -> Result<(Arc<Metainfo>, Bytes), (String, bool)> {
+    let infohash = entry.infohash;
+    let stored = context
+        .stored(move |store| store.torrent_bytes(infohash))
+        .await
+        .map_err(|e| (e.to_string(), true))?;
+    let bytes = match stored {
+        Some(bytes) => bytes,
+        None => upstream::get(&context.http, &entry.metainfo_url, MAX_METAINFO_BYTES as u64)
+            .await
+            .map_err(|e| (e.to_string(), true))?,
+    };
+    let metainfo =
+        Metainfo::parse_expecting(&bytes, infohash).map_err(|e| (e.to_string(), false))?;
+    if metainfo.total_bytes != entry.size_bytes {
+        let problem = format!(
+            "the hot list says {} bytes, the metainfo {}: the operator must publish it again",
+            entry.size_bytes, metainfo.total_bytes
+        );
+        return Err((problem, false));
+    }
+    Ok((Arc::new(metainfo), bytes.into()))
+}
+
+/// Other Larder devices that hold it. Without them the web seed does the work, so failure is fine.
+async fn sources(
+    context: &Context,
+    infohash: Infohash,
+    now: UnixSeconds,
+) -> Vec<std::net::SocketAddr> {
+    let device = context.identity.device.clone();
+    let request = SourcesRequest { device, infohash, created_at: now };
+    match context.hub.sources(&Signed::new(&request, &context.identity.key)).await {
+        Ok(answer) => answer.peers,
+        Err(error) => {
+            tracing::debug!(%infohash, "no peers to fill from: {error}");
+            vec![]
+        }
+    }
+}
+
+/// Where a fill's bytes go: the content's file, then the piece map, then the serving engine.
+struct Sink {
+    infohash: Infohash,
+    metainfo: Arc<Metainfo>,
+    content: Arc<ContentFile>,
+    store: Store,
+    messages: mpsc::Sender<Message>,
+}
+
+impl PieceSink for Sink {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.content.read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.content.write_at(offset, data)
+    }
+
+    fn piece_verified(&self, piece: u32, source: FillSource) -> io::Result<()> {
+        let bytes = u64::from(self.metainfo.piece_bytes(piece).unwrap_or_default());
+        let (web_seed_bytes, peer_bytes) = match source {
+            FillSource::WebSeed => (bytes, 0),
+            FillSource::Peer => (0, bytes),
+        };
+        self.store
+            .mark_verified(self.infohash, &[piece], web_seed_bytes, peer_bytes)
+            .map_err(io::Error::other)?;
+        let message = Message::PieceVerified { infohash: self.infohash, piece, source, bytes };
+        // Full only when the daemon is behind; the piece map has it either way.
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
+            let messages = self.messages.clone();
+            tokio::spawn(async move { messages.send(message).await });
+        }
+        Ok(())
+    }
+}

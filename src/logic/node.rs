@@ -1,0 +1,592 @@
+//! The device as one machine: events in, commands out. It decides when to look at the list, what to
+//! fill and evict, what is served under which allowance, when to announce and when to report. It
+//! moves no bytes and keeps no books; the shell (`device`) carries out its commands and tells it
+//! what came of them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use rand::Rng;
+
+use super::{
+    backoff::{Backoff, spread},
+    governor::Allowance,
+    hotlist::{Entry, HotList, Policy},
+    infohash::Infohash,
+    now::{Monotonic, Now, UnixSeconds},
+    placement::{self, Budget, Held},
+};
+
+/// First wait and longest wait after a failure, by what failed. Waits are drawn at random below
+/// the bound, so the first retry is quick and a fleet never comes back in step.
+const HUB_RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+const FILL_RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(900));
+/// Until a policy says otherwise.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+/// A tracker that answers nonsense is not asked more often than this.
+const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_secs(5);
+const ANNOUNCE_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+
+/// What came of a command, or what the owner wants.
+#[derive(Debug)]
+pub enum Event {
+    Enrolled,
+    EnrolFailed,
+    /// A verified list and policy, valid until the moment at which the signed timestamp expires.
+    ListVerified {
+        list: HotList,
+        policy: Policy,
+        valid_until: UnixSeconds,
+    },
+    ListUnchanged,
+    ListFailed,
+    FillCompleted(Infohash),
+    FillFailed {
+        infohash: Infohash,
+        problem: String,
+        retryable: bool,
+    },
+    Evicted(Infohash),
+    Announced {
+        infohash: Infohash,
+        interval: Duration,
+    },
+    AnnounceFailed(Infohash),
+    ReportsDelivered,
+    ReportsFailed,
+    LimitSet {
+        egress_bytes_per_second_max: u64,
+    },
+    PauseSet(Pause),
+}
+
+/// What the shell is to do. Each that can fail comes back as an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    Enrol,
+    FetchList,
+    /// Fill it, and serve what is verified meanwhile.
+    Fill(Entry),
+    CancelFill(Infohash),
+    Serve(Infohash),
+    /// Stop serving, say goodbye to the tracker, delete.
+    Evict(Infohash),
+    SetAllowance(Allowance),
+    Announce {
+        entry: Entry,
+        event: AnnounceEvent,
+    },
+    /// Build a report of what is not yet reported, send all that wait, fetch the statement.
+    Report,
+}
+
+/// BEP 3 `event`; `None` is the regular announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnounceEvent {
+    Started,
+    Completed,
+    None,
+    Stopped,
+}
+
+/// Whether the owner has paused serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    Off,
+    Until(Monotonic),
+    UntilResumed,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub quota_bytes: u64,
+    pub enrolled: bool,
+    pub egress_bytes_per_second_max: u64,
+    pub pause: Pause,
+}
+
+/// A content as the store found it at start.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub infohash: Infohash,
+    pub size_bytes: u64,
+    pub complete: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Wanted, and next in line (or waiting to try again).
+    Waiting,
+    Filling,
+    Serving,
+    Leaving,
+}
+
+#[derive(Clone, Debug)]
+struct Content {
+    entry: Option<Entry>,
+    size_bytes: u64,
+    phase: Phase,
+    /// It takes up room on disk.
+    stored: bool,
+    complete: bool,
+    problem: Option<String>,
+    retry: Backoff,
+    retry_at: Option<Monotonic>,
+    announce_retry: Backoff,
+    announce_at: Option<Monotonic>,
+    announced_before: bool,
+    completed_here: bool,
+}
+
+/// See the module's first lines.
+pub struct Node<R> {
+    settings: Settings,
+    rng: R,
+    list: Option<HotList>,
+    policy: Option<Policy>,
+    valid_until: Option<UnixSeconds>,
+    contents: BTreeMap<Infohash, Content>,
+    refused: BTreeMap<Infohash, String>,
+    commands: VecDeque<Command>,
+    enrol: Task,
+    fetch: Task,
+    report: Task,
+    fill_running: Option<Infohash>,
+}
+
+/// Something done again and again: due at a time, or running.
+#[derive(Debug)]
+struct Task {
+    due: Option<Monotonic>,
+    backoff: Backoff,
+}
+
+impl Task {
+    fn due_at(due: Monotonic) -> Task {
+        Task { due: Some(due), backoff: Backoff::new(HUB_RETRY.0, HUB_RETRY.1) }
+    }
+
+    /// True once, when it is time.
+    fn take_due(&mut self, now: Monotonic) -> bool {
+        let due = self.due.is_some_and(|at| at <= now);
+        if due {
+            self.due = None;
+        }
+        due
+    }
+
+    fn succeeded(&mut self, next: Monotonic) {
+        self.backoff.succeeded();
+        self.due = Some(next);
+    }
+
+    fn failed(&mut self, now: Monotonic, rng: &mut impl Rng) {
+        self.due = Some(now + self.backoff.failed(rng));
+    }
+}
+
+/// What the page shows of a content, beside what the store knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ContentSnapshot {
+    pub infohash: Infohash,
+    pub entry: Option<Entry>,
+    pub phase: Phase,
+    pub problem: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    pub enrolled: bool,
+    pub list_epoch: Option<u64>,
+    pub contents: Vec<ContentSnapshot>,
+    pub pause: Pause,
+    pub egress_bytes_per_second_max: u64,
+}
+
+impl<R: Rng> Node<R> {
+    /// `followed` is the list and policy that were verified before the restart.
+    pub fn new(
+        settings: Settings,
+        stored: Vec<Stored>,
+        followed: Option<(HotList, Policy, UnixSeconds)>,
+        rng: R,
+        now: Now,
+    ) -> Node<R> {
+        let start = now.monotonic;
+        let mut node = Node {
+            list: None,
+            policy: None,
+            valid_until: None,
+            contents: stored.into_iter().map(|s| (s.infohash, Content::stored(&s))).collect(),
+            refused: BTreeMap::new(),
+            commands: VecDeque::new(),
+            enrol: Task::due_at(start),
+            fetch: Task::due_at(start),
+            report: Task::due_at(start),
+            fill_running: None,
+            settings,
+            rng,
+        };
+        if node.settings.enrolled {
+            node.enrol.due = None;
+        }
+        if let Some((list, policy, valid_until)) = followed {
+            node.list = Some(list);
+            node.policy = Some(policy);
+            node.valid_until = Some(valid_until);
+        }
+        node.push_allowance(now.monotonic);
+        node.replan(now);
+        node
+    }
+
+    pub fn handle_event(&mut self, event: Event, now: Now) {
+        let at = now.monotonic;
+        match event {
+            Event::Enrolled => {
+                self.settings.enrolled = true;
+                self.enrol.due = None;
+                self.report.due = Some(at);
+            }
+            Event::EnrolFailed => self.enrol.failed(at, &mut self.rng),
+            Event::ListVerified { list, policy, valid_until } => {
+                self.list = Some(list);
+                self.policy = Some(policy);
+                self.valid_until = Some(valid_until);
+                self.schedule_fetch(at);
+                self.replan(now);
+            }
+            Event::ListUnchanged => {
+                self.schedule_fetch(at);
+                self.replan(now);
+            }
+            Event::ListFailed => self.fetch.failed(at, &mut self.rng),
+            Event::FillCompleted(infohash) => {
+                self.fill_running = None;
+                if let Some(content) = self.contents.get_mut(&infohash) {
+                    content.completed();
+                    content.announce_at = Some(at);
+                }
+                self.replan(now);
+            }
+            Event::FillFailed { infohash, problem, retryable } => {
+                self.fill_failed(infohash, problem, retryable, at);
+                self.replan(now);
+            }
+            Event::Evicted(infohash) => {
+                self.contents.remove(&infohash);
+                self.replan(now);
+            }
+            Event::Announced { infohash, interval } => self.announced(infohash, interval, at),
+            Event::AnnounceFailed(infohash) => self.announce_failed(infohash, at),
+            Event::ReportsDelivered => {
+                let interval = self.interval(|p| p.report_interval_seconds);
+                self.report.succeeded(at + spread(interval, &mut self.rng));
+            }
+            Event::ReportsFailed => self.report.failed(at, &mut self.rng),
+            Event::LimitSet { egress_bytes_per_second_max } => {
+                self.settings.egress_bytes_per_second_max = egress_bytes_per_second_max;
+                self.push_allowance(at);
+            }
+            Event::PauseSet(pause) => {
+                self.settings.pause = pause;
+                self.push_allowance(at);
+            }
+        }
+    }
+
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] wants to be called at the latest.
+    pub fn poll_timeout(&self, now: Now) -> Option<Monotonic> {
+        let pause_end = match self.settings.pause {
+            Pause::Until(end) => Some(end),
+            _ => None,
+        };
+        let contents = self.contents.values().flat_map(|c| [c.retry_at, c.announce_at]);
+        let tasks = [self.enrol.due, self.fetch.due, self.report_due()];
+        tasks
+            .into_iter()
+            .chain(contents)
+            .chain([pause_end, self.next_lease_end(now)])
+            .flatten()
+            .min()
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        let at = now.monotonic;
+        if matches!(self.settings.pause, Pause::Until(end) if end <= at) {
+            self.settings.pause = Pause::Off;
+            self.push_allowance(at);
+        }
+        if self.enrol.take_due(at) {
+            self.commands.push_back(Command::Enrol);
+        }
+        if self.fetch.take_due(at) {
+            self.commands.push_back(Command::FetchList);
+        }
+        if self.settings.enrolled && self.report.take_due(at) {
+            self.commands.push_back(Command::Report);
+        }
+        for content in self.contents.values_mut() {
+            content.retry_at = content.retry_at.filter(|due| *due > at);
+            if content.announce_at.is_some_and(|due| due <= at) {
+                content.announce_at = None;
+                self.commands.extend(content.announce());
+            }
+        }
+        self.replan(now);
+    }
+
+    /// Shows people where things stand.
+    pub fn snapshot(&self) -> Snapshot {
+        let held = self.contents.iter().map(|(infohash, c)| ContentSnapshot {
+            infohash: *infohash,
+            entry: c.entry.clone(),
+            phase: c.phase,
+            problem: c.problem.clone(),
+        });
+        let refused = self.refused.iter().filter(|(i, _)| !self.contents.contains_key(i)).map(
+            |(infohash, problem)| ContentSnapshot {
+                infohash: *infohash,
+                entry: self.list.as_ref().and_then(|l| l.entry(*infohash)).cloned(),
+                phase: Phase::Waiting,
+                problem: Some(problem.clone()),
+            },
+        );
+        Snapshot {
+            enrolled: self.settings.enrolled,
+            list_epoch: self.list.as_ref().map(|l| l.epoch),
+            contents: held.chain(refused).collect(),
+            pause: self.settings.pause,
+            egress_bytes_per_second_max: self.settings.egress_bytes_per_second_max,
+        }
+    }
+
+    pub fn list(&self) -> Option<&HotList> {
+        self.list.as_ref()
+    }
+
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
+    /// The tracker should hear that we leave.
+    pub fn goodbyes(&self) -> Vec<Entry> {
+        let serving = self.contents.values().filter(|c| c.announced_before);
+        serving.filter_map(|c| c.entry.clone()).collect()
+    }
+
+    fn schedule_fetch(&mut self, at: Monotonic) {
+        let interval = self.interval(|p| p.list_interval_seconds);
+        self.fetch.succeeded(at + spread(interval, &mut self.rng));
+    }
+
+    fn interval(&self, field: impl Fn(&Policy) -> u32) -> Duration {
+        let seconds = self.policy.as_ref().map(|p| u64::from(field(p)));
+        seconds.map_or(DEFAULT_INTERVAL, Duration::from_secs)
+    }
+
+    fn report_due(&self) -> Option<Monotonic> {
+        self.report.due.filter(|_| self.settings.enrolled)
+    }
+
+    fn push_allowance(&mut self, now: Monotonic) {
+        let paused = match self.settings.pause {
+            Pause::Off => false,
+            Pause::Until(end) => end > now,
+            Pause::UntilResumed => true,
+        };
+        self.commands.push_back(Command::SetAllowance(if paused {
+            Allowance::Paused
+        } else {
+            Allowance::BytesPerSecond(self.settings.egress_bytes_per_second_max)
+        }));
+    }
+
+    /// Brings what is held in line with the list. Without a clock that can be trusted no lease can
+    /// be judged: nothing new is served, filled or evicted.
+    fn replan(&mut self, now: Now) {
+        let Some(list) = &self.list else { return };
+        let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
+        let held: Vec<Held> = staying
+            .map(|(i, c)| Held { infohash: *i, size_bytes: c.size_bytes, complete: c.complete })
+            .collect();
+        let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
+        // What is on its way out still takes up room.
+        let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
+        let budget =
+            Budget { quota_bytes: self.settings.quota_bytes.saturating_sub(leaving_bytes) };
+        let plan = placement::plan(list, &held, budget, now.wall);
+        let entries: BTreeMap<Infohash, Entry> =
+            list.entries.iter().map(|e| (e.infohash, e.clone())).collect();
+        self.refused = plan.refused.into_iter().map(|(i, why)| (i, why.to_string())).collect();
+        for infohash in plan.evict {
+            self.leave(infohash);
+        }
+        self.contents.retain(|infohash, c| c.stored || plan.fill.contains(infohash));
+        for infohash in &plan.fill {
+            let Some(entry) = entries.get(infohash) else { continue };
+            self.contents.entry(*infohash).or_insert_with(|| Content::wanted(entry));
+        }
+        for (infohash, content) in &mut self.contents {
+            if content.phase != Phase::Leaving {
+                content.entry = entries.get(infohash).cloned();
+            }
+        }
+        if let Some(wall) = now.wall.synced() {
+            self.serve_what_is_complete(now.monotonic);
+            self.start_next_fill(&plan.fill, wall, now.monotonic);
+        }
+    }
+
+    fn leave(&mut self, infohash: Infohash) {
+        let Some(content) = self.contents.get_mut(&infohash) else { return };
+        content.phase = Phase::Leaving;
+        content.announce_at = None;
+        content.retry_at = None;
+        if content.announced_before
+            && let Some(entry) = content.entry.clone()
+        {
+            self.commands.push_back(Command::Announce { entry, event: AnnounceEvent::Stopped });
+        }
+        if self.fill_running == Some(infohash) {
+            self.fill_running = None;
+            self.commands.push_back(Command::CancelFill(infohash));
+        }
+        self.commands.push_back(Command::Evict(infohash));
+    }
+
+    fn serve_what_is_complete(&mut self, at: Monotonic) {
+        for (infohash, content) in &mut self.contents {
+            if content.complete && content.phase == Phase::Waiting && content.entry.is_some() {
+                content.phase = Phase::Serving;
+                content.announce_at = content.announce_at.or(Some(at));
+                self.commands.push_back(Command::Serve(*infohash));
+            }
+        }
+    }
+
+    /// One fill at a time, in the plan's order: a home line finishes one sooner than two.
+    fn start_next_fill(&mut self, order: &[Infohash], wall: UnixSeconds, at: Monotonic) {
+        let list_is_fresh = self.valid_until.is_some_and(|end| wall < end);
+        if self.fill_running.is_some() || !list_is_fresh {
+            return;
+        }
+        for infohash in order {
+            let Some(content) = self.contents.get_mut(infohash) else { continue };
+            let waiting = content.retry_at.is_some_and(|due| due > at);
+            if content.phase != Phase::Waiting || content.complete || waiting {
+                continue;
+            }
+            let Some(entry) = content.entry.clone() else { continue };
+            content.phase = Phase::Filling;
+            content.stored = true;
+            content.retry_at = None;
+            self.fill_running = Some(*infohash);
+            self.commands.push_back(Command::Fill(entry));
+            return;
+        }
+    }
+
+    fn fill_failed(&mut self, infohash: Infohash, problem: String, retryable: bool, at: Monotonic) {
+        if self.fill_running == Some(infohash) {
+            self.fill_running = None;
+        }
+        let Some(content) = self.contents.get_mut(&infohash) else { return };
+        if content.phase == Phase::Leaving {
+            return;
+        }
+        content.phase = Phase::Waiting;
+        content.problem = Some(problem);
+        let wait = content.retry.failed(&mut self.rng);
+        // Even what looks hopeless is tried again now and then: an operator may have mended it.
+        content.retry_at = Some(at + if retryable { wait } else { FILL_RETRY.1 });
+    }
+
+    fn announced(&mut self, infohash: Infohash, interval: Duration, at: Monotonic) {
+        let interval = interval.clamp(ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX);
+        let wait = spread(interval, &mut self.rng);
+        if let Some(content) = self.contents.get_mut(&infohash)
+            && content.phase == Phase::Serving
+        {
+            content.announced_before = true;
+            content.announce_retry.succeeded();
+            content.announce_at = Some(at + wait);
+        }
+    }
+
+    fn announce_failed(&mut self, infohash: Infohash, at: Monotonic) {
+        if let Some(content) = self.contents.get_mut(&infohash)
+            && content.phase == Phase::Serving
+        {
+            content.announce_at = Some(at + content.announce_retry.failed(&mut self.rng));
+        }
+    }
+
+    fn next_lease_end(&self, now: Now) -> Option<Monotonic> {
+        let wall = now.wall.synced()?;
+        let ends = self
+            .contents
+            .values()
+            .filter(|c| c.phase != Phase::Leaving)
+            .filter_map(|c| c.entry.as_ref())
+            .map(|e| e.lease_end.0.saturating_sub(wall.0));
+        ends.min().map(|seconds| now.monotonic + Duration::from_secs(seconds))
+    }
+}
+
+impl Content {
+    fn stored(s: &Stored) -> Content {
+        Content { stored: true, complete: s.complete, ..Content::new(None, s.size_bytes) }
+    }
+
+    fn wanted(entry: &Entry) -> Content {
+        Content::new(Some(entry.clone()), entry.size_bytes)
+    }
+
+    fn new(entry: Option<Entry>, size_bytes: u64) -> Content {
+        Content {
+            entry,
+            size_bytes,
+            phase: Phase::Waiting,
+            stored: false,
+            complete: false,
+            problem: None,
+            retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
+            retry_at: None,
+            announce_retry: Backoff::new(HUB_RETRY.0, HUB_RETRY.1),
+            announce_at: None,
+            announced_before: false,
+            completed_here: false,
+        }
+    }
+
+    fn completed(&mut self) {
+        self.complete = true;
+        self.completed_here = true;
+        self.problem = None;
+        self.retry.succeeded();
+        if self.phase == Phase::Filling {
+            self.phase = Phase::Serving;
+        }
+    }
+
+    fn announce(&self) -> Option<Command> {
+        let entry = self.entry.clone()?;
+        let event = match (self.announced_before, self.completed_here) {
+            (true, _) => AnnounceEvent::None,
+            (false, true) => AnnounceEvent::Completed,
+            (false, false) => AnnounceEvent::Started,
+        };
+        Some(Command::Announce { entry, event })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+use rand::{SeedableRng, rngs::SmallRng};
+
+use super::*;
+use crate::logic::{hotlist::HotList, now::WallTime, units::Micros};
+
+const DAY: u64 = 86_400;
+const T0: u64 = 1_795_219_200;
+const QUOTA: u64 = 1000;
+
+/// A node, a clock that the test moves, and everything that the node commanded.
+struct Bench {
+    node: Node<SmallRng>,
+    now: Now,
+}
+
+impl Bench {
+    fn new(stored: Vec<Stored>, followed: Option<(HotList, Policy, UnixSeconds)>) -> Bench {
+        Bench::at(stored, followed, WallTime::Synced(UnixSeconds(T0)))
+    }
+
+    fn at(
+        stored: Vec<Stored>,
+        followed: Option<(HotList, Policy, UnixSeconds)>,
+        wall: WallTime,
+    ) -> Bench {
+        let now = Now { monotonic: Monotonic::START, wall };
+        let settings = Settings {
+            quota_bytes: QUOTA,
+            enrolled: true,
+            egress_bytes_per_second_max: 5000,
+            pause: Pause::Off,
+        };
+        let node = Node::new(settings, stored, followed, SmallRng::seed_from_u64(1), now);
+        Bench { node, now }
+    }
+
+    fn event(&mut self, event: Event) -> Vec<Command> {
+        self.node.handle_event(event, self.now);
+        self.commands()
+    }
+
+    fn list(&mut self, list: HotList) -> Vec<Command> {
+        let valid_until = UnixSeconds(T0 + DAY);
+        self.event(Event::ListVerified { list, policy: policy(), valid_until })
+    }
+
+    fn commands(&mut self) -> Vec<Command> {
+        std::iter::from_fn(|| self.node.poll_command()).collect()
+    }
+
+    /// Lets time pass as the shell would: from deadline to deadline.
+    fn pass(&mut self, seconds: u64) -> Vec<Command> {
+        let end = self.now.monotonic + Duration::from_secs(seconds);
+        let mut commands = vec![];
+        for _ in 0..10_000 {
+            let due = self.node.poll_timeout(self.now).filter(|due| *due <= end);
+            self.advance_to(due.unwrap_or(end));
+            self.node.handle_timeout(self.now);
+            commands.extend(self.commands());
+            if due.is_none() {
+                return commands;
+            }
+        }
+        panic!("the node asks to be woken again and again at {:?}", self.now);
+    }
+
+    fn advance_to(&mut self, to: Monotonic) {
+        let by = to.saturating_since(self.now.monotonic);
+        self.now.monotonic = self.now.monotonic.max(to);
+        if let WallTime::Synced(wall) = &mut self.now.wall {
+            wall.0 += by.as_secs_f64().ceil() as u64;
+        }
+    }
+
+    fn phase(&self, n: u8) -> Option<Phase> {
+        let contents = self.node.snapshot().contents;
+        contents.into_iter().find(|c| c.infohash == hash(n)).map(|c| c.phase)
+    }
+}
+
+fn hash(n: u8) -> Infohash {
+    Infohash([n; 20])
+}
+
+fn entry(n: u8, size_bytes: u64) -> Entry {
+    Entry {
+        infohash: hash(n),
+        name: format!("film-{n}.mp4"),
+        size_bytes,
+        score: 1.0,
+        lease_end: UnixSeconds(T0 + 7 * DAY),
+        price_class: "standard".into(),
+        replicas: 1,
+        private: false,
+        metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
+        tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
+        web_seeds: vec![],
+    }
+}
+
+fn list(epoch: u64, entries: Vec<Entry>) -> HotList {
+    HotList { format: 1, epoch, published_at: UnixSeconds(T0), entries }
+}
+
+fn policy() -> Policy {
+    Policy {
+        format: 1,
+        currency: "CNY".into(),
+        price_per_gb: [("standard".to_owned(), Micros(1))].into(),
+        list_interval_seconds: 60,
+        report_interval_seconds: 900,
+        statement_keys: vec![],
+    }
+}
+
+fn stored(n: u8, size_bytes: u64, complete: bool) -> Stored {
+    Stored { infohash: hash(n), size_bytes, complete }
+}
+
+fn fills(commands: &[Command]) -> Vec<Infohash> {
+    let fill = |c: &Command| match c {
+        Command::Fill(entry) => Some(entry.infohash),
+        _ => None,
+    };
+    commands.iter().filter_map(fill).collect()
+}
+
+fn announces(commands: &[Command]) -> Vec<AnnounceEvent> {
+    let announce = |c: &Command| match c {
+        Command::Announce { event, .. } => Some(*event),
+        _ => None,
+    };
+    commands.iter().filter_map(announce).collect()
+}
+
+#[test]
+fn fills_one_after_another_then_serves_and_announces() {
+    let mut bench = Bench::new(vec![], None);
+    let commands = bench.list(list(1, vec![entry(1, 100), entry(2, 100)]));
+    assert_eq!(fills(&commands), [hash(1)]);
+    let commands = bench.event(Event::FillCompleted(hash(1)));
+    assert_eq!(fills(&commands), [hash(2)]);
+    assert_eq!(bench.phase(1), Some(Phase::Serving));
+    assert_eq!(announces(&bench.pass(0)), [AnnounceEvent::Completed]);
+    let interval = Duration::from_secs(1800);
+    bench.event(Event::Announced { infohash: hash(1), interval });
+    assert_eq!(announces(&bench.pass(2000)), [AnnounceEvent::None]);
+}
+
+#[test]
+fn serves_at_start_what_the_remembered_list_still_leases() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 - 1));
+    let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
+    let commands = bench.commands();
+    assert!(commands.contains(&Command::Serve(hash(1))), "{commands:?}");
+    assert_eq!(announces(&bench.pass(0)), [AnnounceEvent::Started]);
+}
+
+#[test]
+fn fills_nothing_new_on_a_list_whose_timestamp_has_expired() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 - 1));
+    let mut bench = Bench::new(vec![], Some(followed));
+    assert_eq!(fills(&bench.commands()), []);
+    assert_eq!(fills(&bench.pass(3600)), []);
+    let commands = bench.list(list(5, vec![entry(1, 100)]));
+    assert_eq!(fills(&commands), [hash(1)]);
+}
+
+#[test]
+fn ends_a_lease_by_itself_without_the_hub() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
+    let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
+    bench.pass(0);
+    bench.event(Event::Announced { infohash: hash(1), interval: Duration::from_secs(3600) });
+    let commands = bench.pass(7 * DAY - 10);
+    assert!(!commands.contains(&Command::Evict(hash(1))));
+    let commands = bench.pass(20);
+    assert!(commands.contains(&Command::Evict(hash(1))), "{commands:?}");
+    assert!(announces(&commands).contains(&AnnounceEvent::Stopped));
+}
+
+#[test]
+fn evicts_what_the_list_no_longer_names_and_cancels_its_fill() {
+    let mut bench = Bench::new(vec![], None);
+    bench.list(list(1, vec![entry(1, 100)]));
+    let commands = bench.list(list(2, vec![]));
+    assert!(commands.contains(&Command::CancelFill(hash(1))));
+    assert!(commands.contains(&Command::Evict(hash(1))));
+    bench.event(Event::Evicted(hash(1)));
+    assert_eq!(bench.phase(1), None);
+}
+
+#[test]
+fn fills_again_what_comes_back_while_it_is_being_evicted() {
+    let mut bench = Bench::new(vec![], None);
+    bench.list(list(1, vec![entry(1, 100)]));
+    bench.list(list(2, vec![]));
+    assert_eq!(fills(&bench.list(list(3, vec![entry(1, 100)]))), []);
+    assert_eq!(fills(&bench.event(Event::Evicted(hash(1)))), [hash(1)]);
+}
+
+#[test]
+fn says_why_a_content_larger_than_the_quota_is_not_held() {
+    let mut bench = Bench::new(vec![], None);
+    let commands = bench.list(list(1, vec![entry(1, QUOTA + 1), entry(2, 10)]));
+    assert_eq!(fills(&commands), [hash(2)]);
+    let snapshot = bench.node.snapshot();
+    let refused = snapshot.contents.iter().find(|c| c.infohash == hash(1)).expect("shown");
+    let problem = refused.problem.as_ref().expect("a reason");
+    assert!(problem.contains("quota"), "{problem}");
+}
+
+#[test]
+fn tries_a_failed_fill_again_and_others_meanwhile() {
+    let mut bench = Bench::new(vec![], None);
+    bench.list(list(1, vec![entry(1, 100), entry(2, 100)]));
+    let failed = Event::FillFailed { infohash: hash(1), problem: "x".into(), retryable: true };
+    assert_eq!(fills(&bench.event(failed)), [hash(2)]);
+    assert_eq!(fills(&bench.pass(10)), []);
+    assert_eq!(fills(&bench.event(Event::FillCompleted(hash(2)))), [hash(1)]);
+}
+
+#[test]
+fn resumes_what_a_restart_interrupted() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
+    let mut bench = Bench::new(vec![stored(1, 100, false)], Some(followed));
+    assert_eq!(fills(&bench.commands()), [hash(1)]);
+}
+
+#[test]
+fn judges_no_lease_under_an_unknown_time() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
+    let mut bench = Bench::at(vec![stored(1, 100, true)], Some(followed), WallTime::Unsynced);
+    let commands = [bench.commands(), bench.pass(3600)].concat();
+    assert!(!commands.iter().any(|c| matches!(c, Command::Serve(_) | Command::Evict(_))));
+    bench.now.wall = WallTime::Synced(UnixSeconds(T0));
+    assert!(bench.event(Event::ListUnchanged).contains(&Command::Serve(hash(1))));
+}
+
+#[test]
+fn pauses_at_once_and_goes_on_by_itself() {
+    let mut bench = Bench::new(vec![], None);
+    bench.commands();
+    let end = bench.now.monotonic + Duration::from_secs(900);
+    let paused = bench.event(Event::PauseSet(Pause::Until(end)));
+    assert_eq!(paused, [Command::SetAllowance(Allowance::Paused)]);
+    let slider = bench.event(Event::LimitSet { egress_bytes_per_second_max: 7000 });
+    assert_eq!(slider, [Command::SetAllowance(Allowance::Paused)]);
+    let resumed = bench.pass(901);
+    assert!(resumed.contains(&Command::SetAllowance(Allowance::BytesPerSecond(7000))));
+    assert_eq!(bench.node.snapshot().pause, Pause::Off);
+}
+
+#[test]
+fn asks_a_dead_hub_ever_more_rarely() {
+    let mut bench = Bench::new(vec![], None);
+    let mut fetches = 0;
+    for _ in 0..60 {
+        let commands = bench.pass(60);
+        fetches += commands.iter().filter(|c| **c == Command::FetchList).count();
+        if commands.contains(&Command::FetchList) {
+            bench.event(Event::ListFailed);
+        }
+    }
+    assert!((10..=60).contains(&fetches), "{fetches} fetches in an hour");
+}

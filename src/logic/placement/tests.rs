@@ -1,0 +1,180 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::logic::{hotlist::Entry, now::UnixSeconds};
+
+const NOW: WallTime = WallTime::Synced(UnixSeconds(1_000_000));
+const LATER: UnixSeconds = UnixSeconds(2_000_000);
+const EARLIER: UnixSeconds = UnixSeconds(500_000);
+
+fn hash(n: u8) -> Infohash {
+    Infohash([n; 20])
+}
+
+fn entry(n: u8, size_bytes: u64, score: f64) -> Entry {
+    Entry {
+        infohash: hash(n),
+        name: format!("film-{n}.mp4"),
+        size_bytes,
+        score,
+        lease_end: LATER,
+        price_class: "standard".into(),
+        replicas: 1,
+        private: false,
+        metainfo_url: "http://hub.example/m".parse().expect("a URL"),
+        tracker_tiers: vec![],
+        web_seeds: vec![],
+    }
+}
+
+fn list(entries: Vec<Entry>) -> HotList {
+    HotList { format: 1, epoch: 1, published_at: UnixSeconds(900_000), entries }
+}
+
+fn held(n: u8, size_bytes: u64, complete: bool) -> Held {
+    Held { infohash: hash(n), size_bytes, complete }
+}
+
+fn quota(quota_bytes: u64) -> Budget {
+    Budget { quota_bytes }
+}
+
+#[test]
+fn fills_by_score_per_byte_then_infohash() {
+    let list = list(vec![entry(3, 100, 5.0), entry(2, 10, 1.0), entry(1, 100, 5.0)]);
+    let plan = plan(&list, &[], quota(1000), NOW);
+    assert_eq!(plan.fill, [hash(2), hash(1), hash(3)]);
+    assert_eq!((plan.evict, plan.refused), (vec![], vec![]));
+}
+
+#[test]
+fn refuses_content_larger_than_the_quota_and_keeps_the_rest() {
+    let list = list(vec![entry(1, 3 << 30, 100.0), entry(2, 1 << 20, 1.0)]);
+    let plan = plan(&list, &[held(2, 1 << 20, true)], quota(1 << 30), NOW);
+    let [(infohash, refusal)] = plan.refused[..] else { panic!("{plan:?}") };
+    assert_eq!(infohash, hash(1));
+    assert_eq!(
+        refusal.to_string(),
+        "its 3.0 GiB do not fit into the disk quota of 1.0 GiB; raise cache.quota_bytes to hold it"
+    );
+    assert_eq!((plan.fill, plan.evict), (vec![], vec![]));
+}
+
+#[test]
+fn evicts_when_the_lease_has_ended_or_the_operator_took_it_off_the_list() {
+    let mut ended = entry(1, 10, 9.0);
+    ended.lease_end = EARLIER;
+    let plan = plan(
+        &list(vec![ended, entry(2, 10, 1.0)]),
+        &[held(1, 10, true), held(2, 10, true), held(3, 10, true)],
+        quota(1000),
+        NOW,
+    );
+    assert_eq!(plan.evict, [hash(1), hash(3)]);
+    assert_eq!(plan.refused, [(hash(1), Refusal::LeaseEnded)]);
+}
+
+#[test]
+fn keeps_what_is_held_against_content_that_is_only_slightly_better() {
+    let held = [held(9, 100, true)];
+    let slightly = list(vec![entry(1, 100, 1.2), entry(9, 100, 1.0)]);
+    let stays = plan(&slightly, &held, quota(100), NOW);
+    assert_eq!((stays.fill, stays.evict), (vec![], vec![]));
+    assert_eq!(stays.refused, [(hash(1), Refusal::NoRoom)]);
+
+    let clearly = list(vec![entry(1, 100, 2.0), entry(9, 100, 1.0)]);
+    let moves = plan(&clearly, &held, quota(100), NOW);
+    assert_eq!((moves.fill, moves.evict), (vec![hash(1)], vec![hash(9)]));
+}
+
+#[test]
+fn goes_on_with_a_fill_that_was_begun() {
+    let plan = plan(&list(vec![entry(1, 10, 1.0)]), &[held(1, 10, false)], quota(10), NOW);
+    assert_eq!((plan.fill, plan.evict), (vec![hash(1)], vec![]));
+}
+
+#[test]
+fn fills_and_evicts_nothing_while_the_time_is_unknown() {
+    let plan = plan(
+        &list(vec![entry(1, 10, 1.0), entry(2, 10, 1.0)]),
+        &[held(1, 10, true), held(3, 10, true)],
+        quota(1000),
+        WallTime::Unsynced,
+    );
+    assert_eq!((plan.fill, plan.evict), (vec![], vec![]));
+    assert_eq!(plan.refused, [(hash(2), Refusal::TimeUnknown)]);
+}
+
+/// Contents numbered without repeats, some of them held, sizes and scores small enough to tie often.
+fn situation() -> impl Strategy<Value = (Vec<Entry>, Vec<Held>, u64)> {
+    let one = (1u64..50, 0u32..6, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    (prop::collection::vec(one, 0..20), 0u64..200).prop_map(|(contents, quota_bytes)| {
+        let (mut entries, mut holds) = (vec![], vec![]);
+        for (n, (size, score, listed, is_held, complete, ended)) in contents.into_iter().enumerate()
+        {
+            let n = n as u8;
+            if listed {
+                let mut e = entry(n, size, f64::from(score));
+                e.lease_end = if ended { EARLIER } else { LATER };
+                entries.push(e);
+            }
+            if is_held {
+                holds.push(held(n, size, complete));
+            }
+        }
+        (entries, holds, quota_bytes)
+    })
+}
+
+/// What is on disk once the plan has been carried out.
+fn carried_out(plan: &Plan, list: &HotList, before: &[Held]) -> Vec<Held> {
+    let stays = before.iter().filter(|h| !plan.evict.contains(&h.infohash)).copied();
+    let mut after: BTreeMap<Infohash, Held> = stays.map(|h| (h.infohash, h)).collect();
+    for infohash in &plan.fill {
+        let size_bytes = list.entry(*infohash).expect("only listed content is filled").size_bytes;
+        after.insert(*infohash, Held { infohash: *infohash, size_bytes, complete: true });
+    }
+    after.into_values().collect()
+}
+
+proptest! {
+    #[test]
+    fn never_plans_above_the_quota((entries, held, quota_bytes) in situation()) {
+        let list = list(entries);
+        let plan = plan(&list, &held, quota(quota_bytes), NOW);
+        let total: u64 = carried_out(&plan, &list, &held).iter().map(|h| h.size_bytes).sum();
+        prop_assert!(total <= quota_bytes, "{total} of {quota_bytes}");
+    }
+
+    #[test]
+    fn does_not_depend_on_the_order_of_its_input((entries, held, quota_bytes) in situation()) {
+        let (mut reversed, mut held_reversed) = (entries.clone(), held.clone());
+        reversed.reverse();
+        held_reversed.reverse();
+        prop_assert_eq!(
+            plan(&list(entries), &held, quota(quota_bytes), NOW),
+            plan(&list(reversed), &held_reversed, quota(quota_bytes), NOW)
+        );
+    }
+
+    #[test]
+    fn has_nothing_left_to_do_once_carried_out((entries, held, quota_bytes) in situation()) {
+        let list = list(entries);
+        let first = plan(&list, &held, quota(quota_bytes), NOW);
+        let after = carried_out(&first, &list, &held);
+        let second = plan(&list, &after, quota(quota_bytes), NOW);
+        prop_assert_eq!((second.fill, second.evict), (vec![], vec![]));
+    }
+
+    #[test]
+    fn says_why_for_every_listed_content_that_is_not_held((entries, held, quota_bytes) in situation()) {
+        let list = list(entries);
+        let plan = plan(&list, &held, quota(quota_bytes), NOW);
+        let after = carried_out(&plan, &list, &held);
+        for entry in &list.entries {
+            let kept = after.iter().any(|h| h.infohash == entry.infohash);
+            let refused = plan.refused.iter().any(|(infohash, _)| *infohash == entry.infohash);
+            prop_assert!(kept != refused, "{:?}", entry.infohash);
+        }
+    }
+}

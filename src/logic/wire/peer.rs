@@ -1,0 +1,542 @@
+//! One connection with a peer, seen from the seeder's side: what came in changes the state, and what
+//! is to go out is drained from it. It has no socket; whoever has one tells it how much left.
+//!
+//! Out goes, in this order: the rest of a block that has begun, control messages, HAVEs, metadata,
+//! blocks. So a message is never cut by another, and a stranger's queue costs 12 bytes a request.
+
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
+
+use super::{
+    Assembler, BlockRequest, Content, ContentKey, Deliveries, ExtensionHandshake, HANDSHAKE_BYTES,
+    Handshake, MAX_METADATA_ROUNDS, MAX_OUTBOX_BYTES, MAX_QUEUED_METADATA, MAX_REQUEST_BYTES,
+    Message, MetadataMessage, OurExtensionHandshake, Queued, RequestQueue, Shelf, WireError,
+    extension::{HANDSHAKE_ID, OUR_METADATA_ID},
+};
+use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, now::Monotonic};
+
+/// HAVEs that go out in one write.
+const HAVES_AT_ONCE: usize = 64;
+
+/// Who we are to peers.
+#[derive(Clone, Debug)]
+pub struct LocalPeer {
+    pub peer_id: [u8; 20],
+    /// `v` of the extension handshake (BEP 10).
+    pub client_name: String,
+    /// `p` of the extension handshake.
+    pub listen_port: u16,
+    pub timeouts: Timeouts,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// To the end of the peer's handshake. Honest clients take a round trip.
+    pub handshake: Duration,
+    /// Silence from us before we send a keep-alive. BEP 3: peers cut after two minutes.
+    pub keep_alive: Duration,
+    /// Silence from the peer before we cut it; above two minutes, since it may only send keep-alives.
+    pub idle: Duration,
+    /// How long a peer may leave its receive window shut while we have something for it.
+    pub stalled: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            handshake: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(100),
+            idle: Duration::from_secs(180),
+            stalled: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Close {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("it asked for a content that is not served here")]
+    UnknownInfohash,
+    #[error("it is ourselves")]
+    SelfConnection,
+    #[error("it has everything already")]
+    Seed,
+    #[error("it sent a block that nobody asked for")]
+    UnaskedBlock,
+    #[error("it asked for a block that cannot exist")]
+    ImpossibleRequest,
+    #[error("it asks on and on without reading the answers")]
+    Flood,
+    #[error("its handshake did not come in time")]
+    HandshakeTimeout,
+    #[error("it was silent for too long")]
+    Idle,
+    #[error("it does not read what it asked for")]
+    Stalled,
+    #[error("it closed the connection")]
+    ByPeer,
+    #[error("the connection broke")]
+    Broken,
+    #[error("its content is not served any more")]
+    ContentRemoved,
+    #[error("the content's file cannot be read")]
+    Unreadable,
+    #[error("serving has stopped")]
+    Stopping,
+}
+
+impl Close {
+    /// The peer broke the protocol; an honest client never does.
+    pub fn is_abuse(self) -> bool {
+        matches!(
+            self,
+            Close::Wire(_)
+                | Close::UnaskedBlock
+                | Close::ImpossibleRequest
+                | Close::Flood
+                | Close::HandshakeTimeout
+        )
+    }
+}
+
+/// The next bytes of the stream; at most `MAX_GRANT_STREAM_BYTES`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk<'a> {
+    Control(&'a [u8]),
+    /// What is left of the block's header (often nothing), then `length` bytes of the content's file.
+    Block {
+        header: &'a [u8],
+        content: ContentKey,
+        offset: u64,
+        length: u32,
+    },
+}
+
+impl Chunk<'_> {
+    pub fn stream_bytes(&self) -> u64 {
+        match self {
+            Chunk::Control(bytes) => bytes.len() as u64,
+            Chunk::Block { header, length, .. } => header.len() as u64 + u64::from(*length),
+        }
+    }
+}
+
+/// A block on its way out.
+#[derive(Debug)]
+struct Sending {
+    header: [u8; 13],
+    offset: u64,
+    length: u32,
+    /// Of header and block together.
+    sent: u32,
+}
+
+#[derive(Debug)]
+pub struct PeerSession {
+    peer: IpAddr,
+    content: Option<ContentKey>,
+    /// The peer's handshake, as far as it has come.
+    greeting: Vec<u8>,
+    assembler: Assembler,
+    /// BEP 6 was agreed.
+    fast: bool,
+    /// Where the peer wants `ut_metadata`; 0 is nowhere.
+    metadata_id: u8,
+    interested: bool,
+    unchoked: bool,
+    requests: RequestQueue,
+    metadata_requests: VecDeque<u32>,
+    metadata_answered: u32,
+    /// Of those, how many have been told by `take_metadata_requests`.
+    metadata_told: u32,
+    /// How much of the content's list of new pieces the peer knows.
+    haves_told: usize,
+    outbox: Vec<u8>,
+    outbox_sent: usize,
+    sending: Option<Sending>,
+    deliveries: Deliveries,
+    opened_at: Monotonic,
+    heard_at: Monotonic,
+    sent_at: Monotonic,
+    /// Since when the socket has had no room for what is to go out.
+    blocked_since: Option<Monotonic>,
+}
+
+impl PeerSession {
+    pub fn new(peer: IpAddr, now: Monotonic) -> PeerSession {
+        PeerSession {
+            peer,
+            content: None,
+            greeting: Vec::new(),
+            assembler: Assembler::default(),
+            fast: false,
+            metadata_id: 0,
+            interested: false,
+            unchoked: false,
+            requests: RequestQueue::default(),
+            metadata_requests: VecDeque::new(),
+            metadata_answered: 0,
+            metadata_told: 0,
+            haves_told: 0,
+            outbox: Vec::new(),
+            outbox_sent: 0,
+            sending: None,
+            deliveries: Deliveries::default(),
+            opened_at: now,
+            heard_at: now,
+            sent_at: now,
+            blocked_since: None,
+        }
+    }
+
+    /// Takes what the peer sent. After an error nothing more is to be sent either.
+    pub fn handle_bytes(
+        &mut self,
+        mut input: &[u8],
+        us: &LocalPeer,
+        shelf: &Shelf,
+        now: Monotonic,
+    ) -> Result<(), Close> {
+        self.heard_at = now;
+        let key = match self.content {
+            Some(key) => key,
+            None => match self.handle_greeting(&mut input, us, shelf)? {
+                Some(key) => key,
+                None => return Ok(()),
+            },
+        };
+        let content = shelf.get(key).ok_or(Close::ContentRemoved)?;
+        // The assembler lends out its buffer while a message is looked at.
+        let mut assembler = std::mem::take(&mut self.assembler);
+        while let Some(message) = assembler.next(&mut input)? {
+            self.handle_message(message, content)?;
+        }
+        self.assembler = assembler;
+        Ok(())
+    }
+
+    /// `length` bytes of the last chunk left; `None` room was left for the rest if they are fewer.
+    pub fn handle_sent(&mut self, length: u64, now: Monotonic) {
+        if length == 0 {
+            return;
+        }
+        self.sent_at = now;
+        self.blocked_since = None;
+        self.deliveries.wrote(length);
+        if let Some(sending) = &mut self.sending {
+            sending.sent += length as u32;
+            if sending.sent == 13 + sending.length {
+                let payload = sending.length;
+                self.sending = None;
+                self.deliveries.block_written(payload);
+            }
+            return;
+        }
+        self.outbox_sent += length as usize;
+        if self.outbox_sent >= self.outbox.len() {
+            self.outbox = Vec::new();
+            self.outbox_sent = 0;
+        }
+    }
+
+    /// The socket had no room.
+    pub fn handle_blocked(&mut self, now: Monotonic) {
+        self.blocked_since.get_or_insert(now);
+    }
+
+    /// Lets the peer request. Idempotent.
+    pub fn unchoke(&mut self) {
+        if self.content.is_some() && !self.unchoked {
+            self.unchoked = true;
+            self.say(Message::Unchoke);
+        }
+    }
+
+    /// Takes back the permission. What still waits is dropped, and with BEP 6 rejected one by one; a
+    /// block that has begun goes on to its end.
+    pub fn choke(&mut self) {
+        if !self.unchoked {
+            return;
+        }
+        self.unchoked = false;
+        self.say(Message::Choke);
+        let dropped = self.requests.take_all();
+        if self.fast {
+            dropped.into_iter().for_each(|block| self.say(Message::Reject(block)));
+        }
+    }
+
+    /// The next chunk to send, the same one until `handle_sent` moves on.
+    pub fn poll_chunk(&mut self, shelf: &Shelf) -> Option<Chunk<'_>> {
+        let key = self.content?;
+        if self.sending.is_none() && self.outbox.is_empty() {
+            self.refill(shelf.get(key)?);
+        }
+        let limit = MAX_GRANT_STREAM_BYTES;
+        if let Some(sending) = &self.sending {
+            let header = &sending.header[(sending.sent as usize).min(13)..];
+            let done = sending.sent.saturating_sub(13);
+            return Some(Chunk::Block {
+                header,
+                content: key,
+                offset: sending.offset + u64::from(done),
+                length: (sending.length - done).min(limit - header.len() as u32),
+            });
+        }
+        let rest = &self.outbox[self.outbox_sent..];
+        (!rest.is_empty()).then(|| Chunk::Control(&rest[..rest.len().min(limit as usize)]))
+    }
+
+    /// Whether `poll_chunk` would find anything.
+    pub fn has_output(&self, shelf: &Shelf) -> bool {
+        let haves = || {
+            let content = self.content.and_then(|key| shelf.get(key));
+            content.is_some_and(|c| c.completed().len() > self.haves_told)
+        };
+        self.sending.is_some()
+            || !self.outbox.is_empty()
+            || !self.metadata_requests.is_empty()
+            || !self.requests.is_empty()
+            || haves()
+    }
+
+    /// When `handle_timeout` is due. Later activity moves it, so look again before acting on it.
+    pub fn poll_timeout(&self, timeouts: &Timeouts) -> Monotonic {
+        if self.content.is_none() {
+            return self.opened_at + timeouts.handshake;
+        }
+        let next = (self.heard_at + timeouts.idle).min(self.sent_at + timeouts.keep_alive);
+        self.blocked_since.map_or(next, |since| next.min(since + timeouts.stalled))
+    }
+
+    /// Queues a keep-alive, or says that the peer's time is over. While `paused` nothing may leave,
+    /// so there is no keep-alive then.
+    pub fn handle_timeout(
+        &mut self,
+        timeouts: &Timeouts,
+        paused: bool,
+        now: Monotonic,
+    ) -> Result<(), Close> {
+        if self.content.is_none() {
+            let over = now >= self.opened_at + timeouts.handshake;
+            return if over { Err(Close::HandshakeTimeout) } else { Ok(()) };
+        }
+        if self.blocked_since.is_some_and(|since| now >= since + timeouts.stalled) {
+            return Err(Close::Stalled);
+        }
+        if now >= self.heard_at + timeouts.idle {
+            return Err(Close::Idle);
+        }
+        if now >= self.sent_at + timeouts.keep_alive {
+            self.sent_at = now;
+            if !paused && self.sending.is_none() && self.outbox.is_empty() {
+                self.say(Message::KeepAlive);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn content(&self) -> Option<ContentKey> {
+        self.content
+    }
+
+    pub fn is_interested(&self) -> bool {
+        self.interested
+    }
+
+    pub fn is_unchoked(&self) -> bool {
+        self.unchoked
+    }
+
+    /// Nothing but requests is pending: a message said now is the very next thing in the stream.
+    pub fn is_between_messages(&self) -> bool {
+        self.sending.is_none() && self.outbox.is_empty()
+    }
+
+    /// Metadata requests (BEP 9) since the last call.
+    pub fn take_metadata_requests(&mut self) -> u32 {
+        let new = self.metadata_answered - self.metadata_told;
+        self.metadata_told = self.metadata_answered;
+        new
+    }
+
+    pub fn deliveries(&mut self) -> &mut Deliveries {
+        &mut self.deliveries
+    }
+
+    fn handle_greeting(
+        &mut self,
+        input: &mut &[u8],
+        us: &LocalPeer,
+        shelf: &Shelf,
+    ) -> Result<Option<ContentKey>, Close> {
+        let n = input.len().min(HANDSHAKE_BYTES - self.greeting.len());
+        self.greeting.extend_from_slice(&input[..n]);
+        *input = &input[n..];
+        let Some(theirs) = Handshake::parse(&self.greeting)? else { return Ok(None) };
+        self.greeting = Vec::new();
+        if theirs.peer_id == us.peer_id {
+            return Err(Close::SelfConnection);
+        }
+        let key = shelf.find(theirs.infohash).ok_or(Close::UnknownInfohash)?;
+        let content = shelf.get(key).ok_or(Close::UnknownInfohash)?;
+        self.content = Some(key);
+        self.fast = theirs.fast;
+        self.haves_told = content.completed().len();
+        self.greet(&theirs, us, content);
+        Ok(Some(key))
+    }
+
+    /// Our handshake and what must follow it at once.
+    fn greet(&mut self, theirs: &Handshake, us: &LocalPeer, content: &Content) {
+        let ours = Handshake {
+            infohash: theirs.infohash,
+            peer_id: us.peer_id,
+            fast: true,
+            extensions: true,
+        };
+        self.outbox.extend_from_slice(&ours.encode());
+        let held = content.held();
+        match (theirs.fast, held.is_complete(), held.is_empty()) {
+            (true, true, _) => self.say(Message::HaveAll),
+            (true, _, true) => self.say(Message::HaveNone),
+            // BEP 3: may be left out when there is nothing to show.
+            (false, _, true) => {}
+            _ => self.say(Message::Bitfield(held.as_bytes())),
+        }
+        if theirs.extensions {
+            let payload = OurExtensionHandshake::encode(
+                &us.client_name,
+                us.listen_port,
+                content.info_bytes().len(),
+                self.peer,
+            );
+            self.say(Message::Extended { id: HANDSHAKE_ID, payload: &payload });
+        }
+    }
+
+    fn handle_message(&mut self, message: Message<'_>, content: &Content) -> Result<(), Close> {
+        match message {
+            Message::Request(block) => self.handle_request(block, content)?,
+            Message::Cancel(block) => self.handle_cancel(block),
+            Message::Interested => self.interested = true,
+            Message::NotInterested => self.interested = false,
+            Message::Extended { id: HANDSHAKE_ID, payload } => {
+                let theirs = ExtensionHandshake::parse(payload)?;
+                self.metadata_id = theirs.ut_metadata.unwrap_or(0);
+            }
+            Message::Extended { id: OUR_METADATA_ID, payload } => {
+                self.handle_metadata(MetadataMessage::parse(payload)?, content)?;
+            }
+            Message::HaveAll => return Err(Close::Seed),
+            Message::Bitfield(bits) => {
+                let set: u32 = bits.iter().map(|b| b.count_ones()).sum();
+                if set >= content.held().pieces() {
+                    return Err(Close::Seed);
+                }
+            }
+            Message::Piece => return Err(Close::UnaskedBlock),
+            // We never download, so what the peer has and whom it lets request is nothing to us; nor
+            // are its DHT port and its other extensions (PEX among them).
+            Message::KeepAlive
+            | Message::Choke
+            | Message::Unchoke
+            | Message::Have(_)
+            | Message::Port(_)
+            | Message::SuggestPiece(_)
+            | Message::HaveNone
+            | Message::Reject(_)
+            | Message::AllowedFast(_)
+            | Message::Extended { .. }
+            | Message::Other(_) => {}
+        }
+        if self.outbox.len() - self.outbox_sent > self.outbox_max(content) {
+            return Err(Close::Flood);
+        }
+        Ok(())
+    }
+
+    fn handle_request(&mut self, block: BlockRequest, content: &Content) -> Result<(), Close> {
+        if block.length == 0
+            || block.length > MAX_REQUEST_BYTES
+            || content.offset_of(block).is_none()
+        {
+            return Err(Close::ImpossibleRequest);
+        }
+        if !self.unchoked || !content.held().has(block.piece) {
+            self.refuse(block);
+            return Ok(());
+        }
+        match self.requests.push(block) {
+            Queued::Accepted | Queued::Duplicate => {}
+            Queued::Full => self.refuse(block),
+        }
+        Ok(())
+    }
+
+    /// BEP 6: every request is answered, a cancelled one by a reject. Once its block is on its way
+    /// the block is the answer.
+    fn handle_cancel(&mut self, block: BlockRequest) {
+        if self.requests.cancel(block) {
+            self.refuse(block);
+        }
+    }
+
+    fn refuse(&mut self, block: BlockRequest) {
+        if self.fast {
+            self.say(Message::Reject(block));
+        }
+    }
+
+    fn handle_metadata(
+        &mut self,
+        message: MetadataMessage<'_>,
+        content: &Content,
+    ) -> Result<(), Close> {
+        let MetadataMessage::Request { piece } = message else { return Ok(()) };
+        if self.metadata_id == 0 {
+            // It has not said where the answer should go.
+            return Ok(());
+        }
+        let allowed = content.metadata_pieces().saturating_mul(MAX_METADATA_ROUNDS);
+        self.metadata_answered += 1;
+        if self.metadata_answered > allowed || self.metadata_requests.len() >= MAX_QUEUED_METADATA {
+            let payload = MetadataMessage::Reject { piece }.encode();
+            self.say(Message::Extended { id: self.metadata_id, payload: &payload });
+        } else {
+            self.metadata_requests.push_back(piece);
+        }
+        Ok(())
+    }
+
+    fn refill(&mut self, content: &Content) {
+        let news = content.completed().get(self.haves_told..).unwrap_or(&[]);
+        if !news.is_empty() {
+            let news = &news[..news.len().min(HAVES_AT_ONCE)];
+            self.haves_told += news.len();
+            news.iter().for_each(|piece| self.say(Message::Have(*piece)));
+        } else if let Some(piece) = self.metadata_requests.pop_front() {
+            let payload = MetadataMessage::answer(content.info_bytes(), piece).encode();
+            self.say(Message::Extended { id: self.metadata_id, payload: &payload });
+        } else if let Some(block) = self.requests.pop()
+            && let Some(offset) = content.offset_of(block)
+        {
+            let (header, length) = (block.piece_header(), block.length);
+            self.sending = Some(Sending { header, offset, length, sent: 0 });
+        }
+    }
+
+    fn say(&mut self, message: Message<'_>) {
+        message.encode(&mut self.outbox);
+    }
+
+    /// Our own bitfield and the rejects of one full queue are not the peer's fault.
+    fn outbox_max(&self, content: &Content) -> usize {
+        MAX_OUTBOX_BYTES + content.held().as_bytes().len()
+    }
+}
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -1,0 +1,142 @@
+//! Clients that nobody here wrote take the content from the device, by `.torrent` and by magnet
+//! link; what they got is compared by SHA-256, and the books with what they got.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::harness::{Lab, Running, random_file, sha256, spawn, wait_for, without_web_seeds};
+
+const SIZE: usize = 9_000_001;
+
+/// A lab that serves one published file, and what a client needs to get it from the device alone.
+struct Served {
+    lab: Lab,
+    source: PathBuf,
+    torrent: PathBuf,
+    magnet: String,
+    infohash: larder::logic::infohash::Infohash,
+}
+
+fn served() -> Served {
+    let lab = Lab::started();
+    let source = lab.path("film.bin");
+    random_file(&source, SIZE, 1);
+    let published = lab.publish(&source);
+    lab.wait_until_served(published.infohash);
+    let torrent = lab.path("film.torrent");
+    fs::write(&torrent, without_web_seeds(&lab.metainfo(published.infohash))).expect("writes");
+    Served { source, torrent, magnet: published.magnet, infohash: published.infohash, lab }
+}
+
+fn aria2c(folder: &Path, what: &str) {
+    let output = Command::new("aria2c")
+        .args([
+            "--seed-time=0",
+            "--enable-dht=false",
+            "--enable-dht6=false",
+            "--bt-enable-lpd=false",
+        ])
+        .args(["--bt-tracker-interval=1", "--file-allocation=none", "--summary-interval=0"])
+        .args(["--bt-stop-timeout=60", "--listen-port=0", "--no-conf", "--dir"])
+        .arg(folder)
+        .arg(what)
+        .output()
+        .expect("aria2c is installed (make setup)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// Runs until the client says that it is done, then ends it.
+fn transmission(lab: &Lab, folder: &Path, what: &str) {
+    let done = folder.join("done");
+    let script = folder.join("finished.sh");
+    fs::create_dir_all(folder).expect("creates");
+    fs::write(&script, format!("#!/bin/sh\ntouch {}\n", done.display())).expect("writes");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("allows");
+    let mut client: Running = spawn(
+        Command::new("transmission-cli")
+            .arg("--config-dir")
+            .arg(folder.join("config"))
+            .arg("--download-dir")
+            .arg(folder)
+            .args(["--no-portmap", "--port", "0", "--finish"])
+            .arg(&script)
+            .arg(what),
+        &lab.path("transmission.log"),
+    );
+    wait_for("Transmission to finish", || done.exists().then_some(()));
+    client.kill();
+}
+
+#[test]
+fn aria2c_downloads_by_torrent_and_by_magnet_link_and_the_books_agree() {
+    let s = served();
+    aria2c(&s.lab.path("by-torrent"), s.torrent.to_str().expect("UTF-8"));
+    assert_eq!(sha256(&s.lab.path("by-torrent/film.bin")), sha256(&s.source));
+    s.lab.wait_until_booked(s.infohash, SIZE as u64);
+
+    aria2c(&s.lab.path("by-magnet"), &s.magnet);
+    assert_eq!(sha256(&s.lab.path("by-magnet/film.bin")), sha256(&s.source));
+    s.lab.wait_until_booked(s.infohash, 2 * SIZE as u64);
+}
+
+#[test]
+fn transmission_downloads_by_torrent_and_by_magnet_link_and_the_books_agree() {
+    let s = served();
+    transmission(&s.lab, &s.lab.path("by-torrent"), s.torrent.to_str().expect("UTF-8"));
+    assert_eq!(sha256(&s.lab.path("by-torrent/film.bin")), sha256(&s.source));
+    s.lab.wait_until_booked(s.infohash, SIZE as u64);
+
+    transmission(&s.lab, &s.lab.path("by-magnet"), &s.magnet);
+    assert_eq!(sha256(&s.lab.path("by-magnet/film.bin")), sha256(&s.source));
+    s.lab.wait_until_booked(s.infohash, 2 * SIZE as u64);
+}
+
+#[test]
+fn aria2c_with_the_published_torrent_takes_from_device_and_web_seed() {
+    let s = served();
+    let published = s.lab.path("published.torrent");
+    fs::write(&published, s.lab.metainfo(s.infohash)).expect("writes");
+    aria2c(&s.lab.path("both"), published.to_str().expect("UTF-8"));
+    assert_eq!(sha256(&s.lab.path("both/film.bin")), sha256(&s.source));
+}
+
+#[test]
+fn a_second_device_fills_from_the_first() {
+    let first = Lab::started();
+    let source = first.path("film.bin");
+    random_file(&source, SIZE, 2);
+    let infohash = first.publish(&source).infohash;
+    first.wait_until_served(infohash);
+    wait_for("the first device's announce", || {
+        first.device_log().contains("announced").then_some(())
+    });
+
+    let second = first.second_device();
+    let content = second.wait_until_served(infohash);
+    assert_eq!(content.filled_by_web_seed_bytes + content.filled_by_peer_bytes, SIZE as u64);
+    assert!(content.filled_by_peer_bytes > 0, "nothing came from the first device: {content:?}");
+    first.wait_until_booked(infohash, content.filled_by_peer_bytes);
+}
+
+#[test]
+fn directories_keep_their_structure() {
+    let lab = Lab::started();
+    let folder = lab.path("season one");
+    fs::create_dir_all(folder.join("extras")).expect("creates");
+    random_file(&folder.join("one.bin"), 700_000, 3);
+    random_file(&folder.join("extras/two.bin"), 300_001, 4);
+    let published = lab.publish(&folder);
+    lab.wait_until_served(published.infohash);
+    let torrent = lab.path("season.torrent");
+    fs::write(&torrent, without_web_seeds(&lab.metainfo(published.infohash))).expect("writes");
+    aria2c(&lab.path("copy"), torrent.to_str().expect("UTF-8"));
+    for file in ["one.bin", "extras/two.bin"] {
+        let copy = lab.path("copy/season one").join(file);
+        assert_eq!(sha256(&copy), sha256(&folder.join(file)), "{file}");
+    }
+    lab.wait_until_booked(published.infohash, 1_000_001);
+}

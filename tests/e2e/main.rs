@@ -1,0 +1,8 @@
+//! Whole programs with real clients: the binaries as an operator and an owner would run them,
+//! aria2c and Transmission as the peers. Everything on loopback, in folders of its own.
+
+mod bad_input;
+mod clients;
+mod demo;
+mod harness;
+mod kill;
