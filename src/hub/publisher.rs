@@ -177,3 +177,41 @@ fn statement_public_key(data_dir: &Path) -> Result<String, RepoError> {
     let key = keys::read(data_dir, KeyName::Statement).map_err(|e: KeyError| RepoError::Key(e))?;
     Ok(key.public_hex())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::{hotlist::MAX_ENTRIES, infohash::Infohash};
+
+    fn content(n: usize) -> Content {
+        let mut infohash = [0; 20];
+        infohash[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        Content {
+            infohash: Infohash(infohash),
+            name: "film.mp4".into(),
+            directory: false,
+            size_bytes: 1,
+            private: false,
+            price_class: "standard".into(),
+            score: 1.0,
+            replicas: 1,
+            published_at: UnixSeconds(1),
+            lease_end: UnixSeconds(2),
+            revoked: false,
+        }
+    }
+
+    #[test]
+    fn says_before_publishing_when_the_list_is_full() {
+        let addresses = Addresses::new("http://hub.example/".parse().expect("a URL"));
+        let contents: Vec<Content> = (0..=MAX_ENTRIES).map(content).collect();
+        assert_eq!(Publisher::check(&contents[..5_000], &addresses), Ok(()));
+        assert!(matches!(
+            Publisher::check(&contents, &addresses),
+            Err(ListError::TooLarge { .. } | ListError::TooManyEntries(_))
+        ));
+        let mut impossible = content(1);
+        impossible.size_bytes = 0;
+        assert!(Publisher::check(&[impossible], &addresses).is_err());
+    }
+}

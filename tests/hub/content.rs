@@ -270,6 +270,19 @@ async fn every_refusal_is_an_api_error() {
 }
 
 #[tokio::test]
+async fn silent_connections_hold_nobody_up() {
+    let hub = Hub::start().await;
+    let address = hub.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        let mut connection = tokio::net::TcpStream::connect(&address).await.expect("connects");
+        connection.write_all(b"GET /live HTTP/1.1\r\nho").await.expect("sends");
+        silent.push(connection);
+    }
+    assert_eq!(hub.get("live", &[]).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn stops_in_order_and_says_so() {
     let mut hub = Hub::start().await;
     assert_eq!(hub.get("live", &[]).await.status(), StatusCode::OK);
