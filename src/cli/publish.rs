@@ -28,7 +28,8 @@ const PUBLISH_LIMIT: Duration = Duration::from_secs(24 * 3600);
 const DAY_SECONDS: u64 = 24 * 3600;
 /// A line of progress is for people; more often than this nobody can read it.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// How often a lost connection is picked up again before giving up.
+/// How often a lost connection is picked up again. With doubling pauses this is a minute, after
+/// which the hub has given up on the old connection too.
 const TRIES: u32 = 5;
 
 #[derive(clap::Args)]
@@ -215,14 +216,24 @@ async fn upload(
                 if let Some(changed) = changed(content) {
                     return Err(CliError::Changed(changed));
                 }
-                let lost = matches!(&error, CliError::Unreachable { .. });
-                if tries == TRIES || !lost {
+                if tries == TRIES || !may_pass(&error) {
                     return Err(error);
                 }
             }
         }
         tries += 1;
         tokio::time::sleep(Duration::from_secs(1 << tries)).await;
+    }
+}
+
+/// A lost connection, also one that the hub has not noticed yet and still waits on.
+fn may_pass(error: &CliError) -> bool {
+    match error {
+        CliError::Unreachable { .. } => true,
+        CliError::Refused(e) => {
+            matches!(e.code.as_str(), "upload_busy" | "upload_interrupted" | "upload_offset")
+        }
+        _ => false,
     }
 }
 

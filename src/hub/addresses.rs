@@ -5,7 +5,7 @@ use std::fmt::Write;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
-use crate::{api::hub::NewUpload, logic::infohash::Infohash};
+use crate::logic::infohash::Infohash;
 
 pub struct Addresses {
     /// Ends with a slash; the configuration has been checked for that.
@@ -35,13 +35,10 @@ impl Addresses {
     }
 
     /// BEP 19: the file itself, or the folder to which a client adds the torrent's name and path.
-    pub fn web_seed(&self, infohash: Infohash, layout: &NewUpload) -> Url {
+    pub fn web_seed(&self, infohash: Infohash, name: &str, directory: bool) -> Url {
         let mut url = self.below(&format!("origin/{infohash}/"));
-        if !layout.directory {
-            url.path_segments_mut()
-                .expect("http URLs have paths")
-                .pop_if_empty()
-                .push(&layout.name);
+        if !directory {
+            url.path_segments_mut().expect("http URLs have paths").pop_if_empty().push(name);
         }
         url
     }
@@ -67,28 +64,22 @@ mod tests {
     #[test]
     fn names_are_encoded_in_urls_and_magnets() {
         let addresses = Addresses::new("http://hub.example:7070/x/".parse().expect("a URL"));
-        let mut layout = NewUpload {
-            name: "a b&c?d#e%2f.mp4".into(),
-            directory: false,
-            files: vec![],
-            fingerprint: String::new(),
-        };
+        let name = "a b&c?d#e%2f.mp4";
         let infohash = Infohash([0xab; 20]);
         let hex = "ab".repeat(20);
         assert_eq!(
-            addresses.web_seed(infohash, &layout).as_str(),
+            addresses.web_seed(infohash, name, false).as_str(),
             format!("http://hub.example:7070/x/origin/{hex}/a%20b&c%3Fd%23e%252f.mp4")
         );
         assert_eq!(
-            addresses.magnet(infohash, &layout.name),
+            addresses.magnet(infohash, name),
             format!(
                 "magnet:?xt=urn:btih:{hex}&dn=a%20b%26c%3Fd%23e%252f%2Emp4\
                  &tr=http%3A%2F%2Fhub%2Eexample%3A7070%2Fx%2Fannounce"
             )
         );
-        layout.directory = true;
         assert_eq!(
-            addresses.web_seed(infohash, &layout).as_str(),
+            addresses.web_seed(infohash, name, true).as_str(),
             format!("http://hub.example:7070/x/origin/{hex}/")
         );
     }

@@ -131,7 +131,10 @@ fn start(args: Args) -> Result<(), Failure> {
             config.listen = run.listen.unwrap_or(config.listen);
             config.public_url = run.public_url.unwrap_or(config.public_url);
             config.check().map_err(Failure::Setup)?;
-            Ok(runtime.block_on(run::run(config))?)
+            let outcome = runtime.block_on(run::run(config));
+            // An upload that is still being hashed is complete; publishing it again finds it.
+            runtime.shutdown_background();
+            Ok(outcome?)
         }
     }
 }

@@ -115,6 +115,15 @@ impl Publisher {
         Ok(self.list.epoch)
     }
 
+    /// Whether a device would accept a list of these: asked before anything is stored that could
+    /// keep every later list from being published.
+    pub fn check(contents: &[Content], addresses: &Addresses) -> Result<(), ListError> {
+        let entries = contents.iter().map(|content| entry(content, addresses)).collect();
+        let largest =
+            HotList { format: 1, epoch: u64::MAX, published_at: UnixSeconds(u64::MAX), entries };
+        list_bytes(&largest).map(drop)
+    }
+
     /// Signs again what is past half of its life.
     pub async fn renew(&mut self, now: UnixSeconds) -> Result<bool, PublishError> {
         Ok(self.repo.renew(now).await?)
@@ -124,7 +133,7 @@ impl Publisher {
 fn entry(content: &Content, addresses: &Addresses) -> Entry {
     Entry {
         infohash: content.infohash,
-        name: content.layout.name.clone(),
+        name: content.name.clone(),
         size_bytes: content.size_bytes,
         score: content.score,
         lease_end: content.lease_end,
@@ -133,18 +142,23 @@ fn entry(content: &Content, addresses: &Addresses) -> Entry {
         private: content.private,
         metainfo_url: addresses.metainfo(content.infohash),
         tracker_tiers: addresses.tracker_tiers(),
-        web_seeds: vec![addresses.web_seed(content.infohash, &content.layout)],
+        web_seeds: vec![addresses.web_seed(content.infohash, &content.name, content.directory)],
     }
 }
 
 fn targets(list: &HotList, policy: &Policy) -> Result<Vec<Target>, PublishError> {
-    let list_bytes = serde_json::to_vec(list).expect("our own types serialise");
-    HotList::parse(&list_bytes)?;
+    let list_bytes = list_bytes(list)?;
     let policy_bytes = serde_json::to_vec(policy).expect("our own types serialise");
     Ok(vec![
         Target { name: LIST_TARGET, bytes: list_bytes },
         Target { name: POLICY_TARGET, bytes: policy_bytes },
     ])
+}
+
+fn list_bytes(list: &HotList) -> Result<Vec<u8>, ListError> {
+    let bytes = serde_json::to_vec(list).expect("our own types serialise");
+    HotList::parse(&bytes)?;
+    Ok(bytes)
 }
 
 fn policy(settings: &PolicySettings, statement_key: String) -> Result<Policy, PolicyError> {
@@ -162,4 +176,42 @@ fn policy(settings: &PolicySettings, statement_key: String) -> Result<Policy, Po
 fn statement_public_key(data_dir: &Path) -> Result<String, RepoError> {
     let key = keys::read(data_dir, KeyName::Statement).map_err(|e: KeyError| RepoError::Key(e))?;
     Ok(key.public_hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::{hotlist::MAX_ENTRIES, infohash::Infohash};
+
+    fn content(n: usize) -> Content {
+        let mut infohash = [0; 20];
+        infohash[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        Content {
+            infohash: Infohash(infohash),
+            name: "film.mp4".into(),
+            directory: false,
+            size_bytes: 1,
+            private: false,
+            price_class: "standard".into(),
+            score: 1.0,
+            replicas: 1,
+            published_at: UnixSeconds(1),
+            lease_end: UnixSeconds(2),
+            revoked: false,
+        }
+    }
+
+    #[test]
+    fn says_before_publishing_when_the_list_is_full() {
+        let addresses = Addresses::new("http://hub.example/".parse().expect("a URL"));
+        let contents: Vec<Content> = (0..=MAX_ENTRIES).map(content).collect();
+        assert_eq!(Publisher::check(&contents[..5_000], &addresses), Ok(()));
+        assert!(matches!(
+            Publisher::check(&contents, &addresses),
+            Err(ListError::TooLarge { .. } | ListError::TooManyEntries(_))
+        ));
+        let mut impossible = content(1);
+        impossible.size_bytes = 0;
+        assert!(Publisher::check(&[impossible], &addresses).is_err());
+    }
 }

@@ -162,3 +162,130 @@ fn prices(
     }
     Ok(prices)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        api::hub::{NewUpload, PublishRequest},
+        hub::store::{Device, EnrolOutcome, NewContent},
+        logic::usage::{PeerClass, Usage},
+    };
+
+    const NOW: UnixSeconds = UnixSeconds(1_795_219_200);
+    const FILM: Infohash = Infohash([1; 20]);
+
+    fn store() -> Store {
+        let store = Store::in_memory();
+        let device = Device {
+            id: "d".into(),
+            public_key: "k".into(),
+            peer_id: "p".into(),
+            enrolled_at: NOW,
+        };
+        store.add_claim_codes(&["h".into()], NOW).expect("writes");
+        assert_eq!(store.enrol(&device, "h").expect("writes"), EnrolOutcome::Enrolled);
+        let layout = NewUpload {
+            name: "film".into(),
+            directory: false,
+            files: vec![],
+            fingerprint: String::new(),
+        };
+        let request = PublishRequest {
+            lease_seconds: 1,
+            replicas: 1,
+            price_class: "standard".into(),
+            score: 0.0,
+            private: false,
+        };
+        let (infohash, size_bytes) = (FILM, 1);
+        let content = NewContent {
+            infohash,
+            layout: &layout,
+            size_bytes,
+            request: &request,
+            published_at: NOW,
+        };
+        store.publish(&content).expect("writes");
+        store
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            format: 1,
+            currency: "CNY".into(),
+            price_per_gb: [("standard".to_owned(), Micros(100_000))].into(),
+            list_interval_seconds: 60,
+            report_interval_seconds: 900,
+            statement_keys: vec![],
+        }
+    }
+
+    /// Reports 1, 2, … as an honest device would chain them; the n-th counts 2^n bytes, so that
+    /// the books say which ones they hold.
+    fn chain(length: u64) -> Vec<(Report, String)> {
+        let mut previous_hash = NO_REPORT_HASH.to_owned();
+        (1..=length)
+            .map(|number| {
+                let usage = Usage { payload_bytes: 1 << number, wire_bytes: 1 << number };
+                let line =
+                    UsageLine { infohash: FILM, hour: NOW.hour(), class: PeerClass::Wan, usage };
+                let report = Report {
+                    format: 1,
+                    device: "d".into(),
+                    number,
+                    previous_hash: previous_hash.clone(),
+                    created_at: NOW,
+                    lines: vec![line],
+                };
+                let payload = serde_json::to_string(&report).expect("serialises");
+                previous_hash = sha256_hex(payload.as_bytes());
+                (report, payload)
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn books_hold_each_report_once_in_whatever_order_they_come(
+            sends in prop::collection::vec((0usize..8, any::<bool>()), 0..60)
+        ) {
+            let (store, policy, chain) = (store(), policy(), chain(8));
+            let mut taken = 0u64;
+            for (which, tamper) in sends {
+                let (mut report, mut payload) = chain[which].clone();
+                if tamper {
+                    report.lines[0].usage.payload_bytes += 1;
+                    payload.push(' ');
+                }
+                let known = report.number <= taken;
+                let next = report.number == taken + 1;
+                match accept(&store, &policy, &report, &payload, NOW) {
+                    Ok(receipt) => {
+                        prop_assert_eq!(receipt.repeated, known);
+                        prop_assert!(known && !tamper || next);
+                        // A changed report in its turn is simply that device's report; what
+                        // follows the original then no longer fits.
+                        if next && tamper { return Ok(()); }
+                        taken = taken.max(report.number);
+                    }
+                    Err(ReportError::Conflict { expected, .. }) => {
+                        prop_assert!(known && tamper);
+                        prop_assert_eq!(expected, taken + 1);
+                    }
+                    Err(ReportError::Gap { expected, .. }) => {
+                        prop_assert!(!known && !next);
+                        prop_assert_eq!(expected, taken + 1);
+                    }
+                    Err(other) => prop_assert!(false, "{other}"),
+                }
+                let month = NOW.hour().day().month();
+                let rows = store.book_rows(month.hours()).expect("reads");
+                let bytes: u64 = rows.iter().map(|row| row.usage.payload_bytes).sum();
+                prop_assert_eq!(bytes, (1..=taken).map(|n| 1 << n).sum::<u64>());
+            }
+        }
+    }
+}

@@ -11,8 +11,8 @@ use std::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
 };
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
@@ -42,8 +42,8 @@ pub enum RunError {
     Io { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Hub(Box<HubError>),
-    #[error("serving failed: {0}")]
-    Serve(io::Error),
+    #[error("cannot watch for signals: {0}")]
+    Signals(io::Error),
 }
 
 impl From<HubError> for RunError {
@@ -59,7 +59,7 @@ impl RunError {
             RunError::Running(_) => 75,
             RunError::Listen { .. } => 69,
             RunError::Io { .. } => 74,
-            RunError::Hub(_) | RunError::Serve(_) => 70,
+            RunError::Hub(_) | RunError::Signals(_) => 70,
         }
     }
 }
@@ -76,16 +76,16 @@ pub async fn run(config: HubConfig) -> Result<(), RunError> {
     let public_url = with_real_port(&config.public_url, bound);
     let hub = Hub::open(&config, public_url).await?;
 
-    let (stop, stopping) = watch::channel(false);
+    let stopping = CancellationToken::new();
     let ticking = tokio::spawn(tick(hub.clone(), stopping.clone()));
-    let serving = tokio::spawn(serve(listener, hub.clone(), stopping));
+    let serving = tokio::spawn(http::serve(listener, http::router(hub.clone()), stopping.clone()));
     let endpoints = Endpoints::write(&dir, &hub)?;
     tracing::info!(listen = %bound, public_url = %hub.addresses.public_url(), "ready");
 
-    wait_for_signal().await.map_err(RunError::Serve)?;
+    wait_for_signal().await.map_err(RunError::Signals)?;
     tracing::info!("stopping");
     drop(endpoints);
-    stop.send_replace(true);
+    stopping.cancel();
     let drained = tokio::time::timeout(DRAIN_LIMIT, serving).await;
     if drained.is_err() {
         tracing::info!("some transfers were still going on");
@@ -93,31 +93,13 @@ pub async fn run(config: HubConfig) -> Result<(), RunError> {
     ticking.await.map_err(HubError::Task)?;
     hub.save_origin_usage().await?;
     match drained {
-        Ok(Ok(Err(error))) => Err(RunError::Serve(error)),
         Ok(Err(error)) => Err(HubError::Task(error).into()),
-        Ok(Ok(Ok(()))) | Err(_) => Ok(()),
+        Ok(Ok(())) | Err(_) => Ok(()),
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    hub: Arc<Hub>,
-    mut stopping: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let service = http::router(hub).into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(async move {
-            // An error means that the sender is gone, which is a reason to stop as well.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        })
-        .await
-}
-
-async fn tick(hub: Arc<Hub>, mut stopping: watch::Receiver<bool>) {
-    loop {
-        if tokio::time::timeout(TICK, stopping.wait_for(|stop| *stop)).await.is_ok() {
-            return;
-        }
+async fn tick(hub: Arc<Hub>, stopping: CancellationToken) {
+    while tokio::time::timeout(TICK, stopping.cancelled()).await.is_err() {
         if let Err(error) = hub.tick().await {
             tracing::error!("the list could not be kept up to date: {error}");
         }

@@ -25,7 +25,7 @@ use crate::{
     },
     config::hub::HubConfig,
     logic::{
-        hotlist::{HotList, Policy},
+        hotlist::{HotList, ListError, Policy},
         infohash::Infohash,
         metainfo,
     },
@@ -45,6 +45,7 @@ pub struct Hub {
     publisher: tokio::sync::Mutex<Publisher>,
     /// Copies for readers, so that nobody waits for a publication.
     published: Mutex<(Arc<HotList>, Arc<Policy>)>,
+    listing: Mutex<()>,
     root_copy: PathBuf,
 }
 
@@ -62,6 +63,8 @@ pub enum HubError {
     UnknownContent(Infohash),
     #[error("{0}")]
     Request(String),
+    #[error("this cannot go on the hot list: {0}")]
+    DoesNotFit(ListError),
     #[error("a background task ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
@@ -81,7 +84,11 @@ impl Hub {
         let mut publisher = Publisher::open(dir, config)?;
         publisher.set_policy(&config.policy, dir, clock.unix()).await?;
         let addresses = Addresses::new(public_url);
-        publisher.update_list(&store, &addresses, clock.unix()).await?;
+        match publisher.update_list(&store, &addresses, clock.unix()).await {
+            // The published list stays in force, and the operator can revoke something.
+            Err(error @ PublishError::List(_)) => tracing::error!("{error}"),
+            other => drop(other?),
+        }
         let list = publisher.list().clone();
         let mut swarms = Swarms::new(SwarmSettings {
             interval: Duration::from_secs(config.tracker.interval_seconds.into()),
@@ -101,6 +108,7 @@ impl Hub {
             tuf_dir: dir.join(TUF_DIR),
             published: Mutex::new((Arc::new(list), Arc::new(publisher.policy().clone()))),
             publisher: tokio::sync::Mutex::new(publisher),
+            listing: Mutex::default(),
             root_copy: dir.join("root.json"),
         }))
     }
@@ -154,14 +162,21 @@ impl Hub {
     }
 
     fn keep(&self, hashed: &Hashed, request: &PublishRequest) -> Result<bool, HubError> {
-        self.origin.adopt(hashed.infohash, &hashed.info, &hashed.blob).map_err(UploadError::Io)?;
-        Ok(self.store.publish(&NewContent {
+        // One at a time, or two that fit alone could be too much together.
+        let _turn = self.listing.lock();
+        let new = NewContent {
             infohash: hashed.infohash,
             layout: &hashed.upload,
             size_bytes: hashed.total_bytes,
             request,
             published_at: self.clock.unix(),
-        })?)
+        };
+        let mut listed = self.store.listed(new.published_at)?;
+        listed.retain(|content| content.infohash != new.infohash);
+        listed.push(new.content());
+        Publisher::check(&listed, &self.addresses).map_err(HubError::DoesNotFit)?;
+        self.origin.adopt(hashed.infohash, &hashed.info, &hashed.blob).map_err(UploadError::Io)?;
+        Ok(self.store.publish(&new)?)
     }
 
     fn check_request(&self, request: &PublishRequest) -> Result<(), HubError> {
@@ -231,7 +246,8 @@ impl Hub {
             }
             self.refresh_root_copy(&publisher);
         }
-        self.save_origin_usage().await
+        self.save_origin_usage().await?;
+        self.blocking(|hub| Ok(hub.uploads.remove_abandoned()?)).await
     }
 
     /// `root.json` is what an operator hands to new devices: keep it the newest.
@@ -269,7 +285,7 @@ impl Hub {
     /// The `.torrent` as of today: its addresses follow the public URL.
     pub fn metainfo(&self, content: &Content) -> std::io::Result<Vec<u8>> {
         let info = self.origin.info(content.infohash)?;
-        let web_seed = self.addresses.web_seed(content.infohash, &content.layout);
+        let web_seed = self.addresses.web_seed(content.infohash, &content.name, content.directory);
         Ok(metainfo::wrap_info(&info, &self.addresses.tracker_tiers(), &[web_seed]))
     }
 }

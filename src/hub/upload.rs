@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -31,6 +31,8 @@ const MAX_NAME_BYTES: usize = 255;
 const MAX_TOTAL_BYTES: u64 = 16 << 40;
 /// An uploader that sends nothing for so long is gone; what came is kept.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Long enough for holidays.
+const ABANDONED_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
@@ -178,6 +180,27 @@ impl Uploads {
     /// Forgets an upload, whether it was published or given up.
     pub fn remove(&self, id: &str) -> io::Result<()> {
         fs::remove_dir_all(self.dir.join(id))
+    }
+
+    /// Makes room: uploads that nobody has added to for a long time.
+    pub fn remove_abandoned(&self) -> Result<(), UploadError> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        for entry in entries {
+            let id = entry?.file_name().to_string_lossy().into_owned();
+            let age = |at: SystemTime| SystemTime::now().duration_since(at).unwrap_or_default();
+            let modified = fs::metadata(self.data(&id)).and_then(|data| data.modified());
+            if modified.is_ok_and(|at| age(at) > ABANDONED_AFTER)
+                && let Ok(_claim) = self.claim(&id)
+            {
+                tracing::info!(id, "removing an upload that was given up");
+                self.remove(&id)?;
+            }
+        }
+        Ok(())
     }
 
     fn data(&self, id: &str) -> PathBuf {

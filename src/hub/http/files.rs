@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -17,7 +17,7 @@ use futures_util::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::Problem;
+use super::{Problem, UrlPath};
 use crate::{
     hub::{
         keys::sha256_hex,
@@ -39,7 +39,7 @@ const CACHE_CONTENT: &str = "public, max-age=3600";
 
 pub async fn tuf_metadata(
     hub: State<Arc<Hub>>,
-    name: Path<String>,
+    name: UrlPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     tuf(hub, "metadata", name, &headers).await
@@ -47,7 +47,7 @@ pub async fn tuf_metadata(
 
 pub async fn tuf_target(
     hub: State<Arc<Hub>>,
-    name: Path<String>,
+    name: UrlPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     tuf(hub, "targets", name, &headers).await
@@ -56,7 +56,7 @@ pub async fn tuf_target(
 async fn tuf(
     State(hub): State<Arc<Hub>>,
     folder: &'static str,
-    Path(name): Path<String>,
+    UrlPath(name): UrlPath<String>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let found = hub
@@ -74,7 +74,7 @@ async fn tuf(
 
 pub async fn metainfo(
     State(hub): State<Arc<Hub>>,
-    Path(file): Path<String>,
+    UrlPath(file): UrlPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let infohash = file.strip_suffix(".torrent").and_then(|hex| hex.parse().ok());
@@ -101,11 +101,14 @@ fn whole(
 
 pub async fn origin(
     State(hub): State<Arc<Hub>>,
-    Path((infohash, path)): Path<(String, String)>,
+    UrlPath((infohash, path)): UrlPath<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let content = published(&hub, infohash.parse().ok()).await?;
-    let file = origin::find(&content.layout, &path)
+    let infohash = content.infohash;
+    let layout = hub.blocking(move |hub| hub.store.layout(infohash).map_err(Problem::from)).await?;
+    let file = layout
+        .and_then(|layout| origin::find(&layout, &path))
         .ok_or_else(|| Problem::not_found("this content has no such file"))?;
     let validators = Validators::of(&content, &file);
     let length = file.range.end - file.range.start;
@@ -128,7 +131,7 @@ pub async fn origin(
         }
     };
     let start = file.range.start + part.start;
-    let body = stream(&hub, content.infohash, start, part.end - part.start).await?;
+    let body = stream(&hub, infohash, start, part.end - part.start).await?;
     let mut response = (status, validators.headers(), body).into_response();
     let fields = response.headers_mut();
     let octets = HeaderValue::from_static("application/octet-stream");

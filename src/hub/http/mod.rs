@@ -1,6 +1,7 @@
 //! The hub's HTTP face: routes, limits and who may call what. Handlers translate between HTTP and
 //! the parts; they decide nothing.
 
+mod connections;
 mod device;
 mod files;
 mod operator;
@@ -12,8 +13,8 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     body::to_bytes,
-    extract::{FromRequest, Request, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    http::{HeaderMap, StatusCode, header::AUTHORIZATION, request::Parts},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -22,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::state::Hub;
 use crate::logic::units::{KIB, MIB};
+pub use connections::serve;
 use problem::Problem;
 
 /// Everything but the moving of content is quick; whoever takes longer is stuck or hostile.
@@ -67,7 +69,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
     Router::new()
         .nest("/api/v1", slow.route_layer(guard))
         .merge(quick)
-        .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        .fallback(|| async { nothing_here() })
         .method_not_allowed_fallback(|| async {
             Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -107,6 +109,24 @@ async fn require_operator(
             "send `Authorization: Bearer TOKEN` with the token from the hub's file operator-token",
         )),
     }
+}
+
+/// A path's variables; what does not decode is an address with nothing at it.
+struct UrlPath<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for UrlPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(value)) => Ok(UrlPath(value)),
+            Err(_) => Err(nothing_here()),
+        }
+    }
+}
+
+fn nothing_here() -> Problem {
+    Problem::not_found("there is nothing at this address")
 }
 
 /// A JSON body of at most `MAX` bytes.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
 };
 use serde::Deserialize;
 
-use super::{JsonBody, Problem, SMALL_BODY, UPLOAD_BODY};
+use super::{JsonBody, Problem, SMALL_BODY, UPLOAD_BODY, UrlPath};
 use crate::{
     api::hub::{
         Books, ClaimCodesRequest, ClaimCodesResponse, DeviceRow, NewUpload, OriginUsage,
@@ -49,7 +49,7 @@ pub async fn open_upload(
 
 pub async fn upload_state(
     State(hub): State<Arc<Hub>>,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
 ) -> Result<Json<UploadState>, Problem> {
     let found = hub.blocking(move |hub| hub.uploads.state(&id).map_err(Problem::from)).await?;
     Ok(Json(found.1))
@@ -62,7 +62,7 @@ pub struct Offset {
 
 pub async fn upload(
     State(hub): State<Arc<Hub>>,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     offset: Result<Query<Offset>, QueryRejection>,
     body: Body,
 ) -> Result<Json<UploadState>, Problem> {
@@ -74,7 +74,7 @@ pub async fn upload(
 
 pub async fn publish(
     State(hub): State<Arc<Hub>>,
-    Path(id): Path<String>,
+    UrlPath(id): UrlPath<String>,
     JsonBody(request): JsonBody<PublishRequest, SMALL_BODY>,
 ) -> Result<Json<Published>, Problem> {
     // A task of its own: an impatient client must not leave a publication half done.

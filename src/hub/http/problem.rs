@@ -139,6 +139,9 @@ impl From<HubError> for Problem {
             HubError::Request(message) => {
                 Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", message)
             }
+            HubError::DoesNotFit(_) => {
+                Problem::new(StatusCode::CONFLICT, "does_not_fit", error.to_string())
+            }
             HubError::UnknownContent(_) => {
                 Problem::new(StatusCode::NOT_FOUND, "unknown_content", error.to_string())
             }

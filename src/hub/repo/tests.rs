@@ -99,6 +99,42 @@ async fn renews_each_role_at_half_of_its_life() {
 }
 
 #[tokio::test]
+async fn keeps_superseded_files_for_readers_in_the_middle_of_a_refresh() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut repo = new_repo(dir.path(), now()).await;
+    for text in ["two", "three"] {
+        repo.publish(&list(text), now()).await.expect("publishes");
+    }
+    let files = |folder: &str| -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(dir.path().join("tuf").join(folder)).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").path()).collect()
+    };
+    assert_eq!(files("targets").len(), 4, "three lists and a policy");
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 3600);
+    for path in files("targets").iter().chain(&files("metadata")) {
+        let file = std::fs::File::options().write(true).open(path).expect("opens");
+        file.set_modified(long_ago).expect("sets");
+    }
+    repo.publish(&list("four"), now()).await.expect("publishes");
+    assert_eq!(files("targets").len(), 3, "the newest two lists and the policy");
+    let mut names: Vec<String> = files("metadata")
+        .iter()
+        .map(|path| path.file_name().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    let expected = [
+        "1.root.json",
+        "3.snapshot.json",
+        "3.targets.json",
+        "4.snapshot.json",
+        "4.targets.json",
+        "timestamp.json",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(read_list(dir.path()).await, "four");
+}
+
+#[tokio::test]
 async fn an_expired_timestamp_is_refused_by_the_reader() {
     let dir = tempfile::tempdir().expect("a folder");
     new_repo(dir.path(), UnixSeconds(now().0 - 2 * DAY)).await;

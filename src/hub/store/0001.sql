@@ -9,7 +9,8 @@ CREATE TABLE contents (
     infohash TEXT PRIMARY KEY,
     name TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
-    layout TEXT NOT NULL,           -- JSON of api::hub::NewUpload
+    directory INTEGER NOT NULL,
+    layout TEXT NOT NULL,           -- JSON of api::hub::NewUpload; can be megabytes
     private INTEGER NOT NULL,
     price_class TEXT NOT NULL,
     score REAL NOT NULL,

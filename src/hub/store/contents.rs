@@ -11,7 +11,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Content {
     pub infohash: Infohash,
-    pub layout: NewUpload,
+    pub name: String,
+    pub directory: bool,
     pub size_bytes: u64,
     pub private: bool,
     pub price_class: String,
@@ -30,8 +31,27 @@ pub struct NewContent<'a> {
     pub published_at: UnixSeconds,
 }
 
-const COLUMNS: &str = "infohash, layout, size_bytes, private, price_class, score, replicas, \
+const COLUMNS: &str = "infohash, name, directory, size_bytes, private, price_class, score, replicas, \
      published_at, lease_end, revoked_at IS NOT NULL AS revoked";
+
+impl NewContent<'_> {
+    /// As it will be once it is stored.
+    pub fn content(&self) -> Content {
+        Content {
+            infohash: self.infohash,
+            name: self.layout.name.clone(),
+            directory: self.layout.directory,
+            size_bytes: self.size_bytes,
+            private: self.request.private,
+            price_class: self.request.price_class.clone(),
+            score: self.request.score,
+            replicas: self.request.replicas,
+            published_at: self.published_at,
+            lease_end: UnixSeconds(self.published_at.0.saturating_add(self.request.lease_seconds)),
+            revoked: false,
+        }
+    }
+}
 
 impl Store {
     /// Adds the content or renews its lease. True when it was known already.
@@ -48,9 +68,9 @@ impl Store {
             .optional()?
             .is_some();
         change.execute(
-            "INSERT INTO contents (infohash, name, size_bytes, layout, private, price_class,
+            "INSERT INTO contents (infohash, name, directory, size_bytes, layout, private, price_class,
                  score, replicas, published_at, lease_end)
-             VALUES (:infohash, :name, :size_bytes, :layout, :private, :price_class,
+             VALUES (:infohash, :name, :directory, :size_bytes, :layout, :private, :price_class,
                  :score, :replicas, :published_at, :lease_end)
              ON CONFLICT (infohash) DO UPDATE SET price_class = excluded.price_class,
                  score = excluded.score, replicas = excluded.replicas,
@@ -58,6 +78,7 @@ impl Store {
             named_params! {
                 ":infohash": new.infohash.to_string(),
                 ":name": new.layout.name,
+                ":directory": new.layout.directory,
                 ":size_bytes": signed(new.size_bytes),
                 ":layout": layout,
                 ":private": new.request.private,
@@ -95,6 +116,25 @@ impl Store {
                 &format!("SELECT {COLUMNS} FROM contents WHERE infohash = ?1"),
                 [infohash.to_string()],
                 read,
+            )
+            .optional()?)
+    }
+
+    /// Its files, in order.
+    pub fn layout(&self, infohash: Infohash) -> Result<Option<NewUpload>, StoreError> {
+        Ok(self
+            .connection
+            .lock()
+            .query_row(
+                "SELECT layout FROM contents WHERE infohash = ?1",
+                [infohash.to_string()],
+                |row| {
+                    let text: String = row.get("layout")?;
+                    serde_json::from_str(&text).map_err(|e| {
+                        let kind = rusqlite::types::Type::Text;
+                        rusqlite::Error::FromSqlConversionFailure(0, kind, Box::new(e))
+                    })
+                },
             )
             .optional()?)
     }
@@ -149,13 +189,10 @@ impl Store {
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Content> {
-    let layout: String = row.get("layout")?;
-    let layout = serde_json::from_str(&layout).map_err(|e| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e))
-    })?;
     Ok(Content {
         infohash: parsed(row, "infohash")?,
-        layout,
+        name: row.get("name")?,
+        directory: row.get("directory")?,
         size_bytes: unsigned(row, "size_bytes")?,
         private: row.get("private")?,
         price_class: row.get("price_class")?,

@@ -96,6 +96,22 @@ fn refuses_hostile_names() {
 }
 
 #[test]
+fn removes_what_was_given_up_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let uploads = Uploads::new(dir.path().join("uploads"));
+    uploads.remove_abandoned().expect("no folder yet");
+    let ids = ["old", "busy", "new"].map(|name| uploads.open(&single(name, 5)).expect("opens").id);
+    for id in &ids[..2] {
+        let data = fs::File::options().write(true).open(uploads.data(id)).expect("opens");
+        data.set_modified(SystemTime::now() - ABANDONED_AFTER * 2).expect("sets");
+    }
+    let _claim = uploads.claim(&ids[1]).expect("free");
+    uploads.remove_abandoned().expect("removes");
+    let left = ids.map(|id| uploads.state(&id).is_ok());
+    assert_eq!(left, [false, true, true]);
+}
+
+#[test]
 fn ids_are_not_paths() {
     let dir = tempfile::tempdir().expect("a folder");
     let uploads = Uploads::new(dir.path().join("uploads"));
