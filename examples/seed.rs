@@ -1,6 +1,6 @@
 //! Serves finished downloads with the serving engine alone: no hub, no ledger. For trying real
 //! clients against it and for measuring it. Prints what was delivered, once a second when there is
-//! news; stops when standard input ends.
+//! news, until it is interrupted.
 //!
 //!     cargo run --example seed -- [--listen ADDR:PORT] [--limit BYTES_A_SECOND] FILE.torrent DATA …
 //!
@@ -10,10 +10,9 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fs::File,
-    io::{self, Read},
+    io,
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
 };
@@ -65,29 +64,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             info_bytes: meta.info_bytes.into(),
         }));
     }
-    until_input_ends(|| {
+    loop {
+        thread::sleep(Duration::from_secs(1));
         for delta in engine.take_usage() {
-            tell(delta.infohash, delta.usage);
+            let Usage { payload_bytes, wire_bytes } = delta.usage;
+            println!("{}: payload {payload_bytes} B, wire {wire_bytes} B", delta.infohash);
         }
-    });
-    for delta in engine.stop() {
-        tell(delta.infohash, delta.usage);
-    }
-    Ok(())
-}
-
-fn tell(infohash: Infohash, usage: Usage) {
-    println!("{infohash}: payload {} B, wire {} B", usage.payload_bytes, usage.wire_bytes);
-}
-
-/// Calls `each_second` until standard input is closed.
-fn until_input_ends(each_second: impl Fn()) {
-    let (sender, ended) = mpsc::channel::<()>();
-    thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock().by_ref(), &mut io::sink());
-        drop(sender);
-    });
-    while ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-        each_second();
     }
 }

@@ -13,13 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener, net::TcpStream};
+use mio::{
+    Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener, net::TcpStream,
+    net::UdpSocket,
+};
 
 use super::{
     OpenContent, ServeCommand, ServeSettings, SharedStats,
     connection::{Connection, ReadEnd, Turn},
     deadlines::{Deadlines, Who},
     files::OpenFiles,
+    refuse_utp,
 };
 use crate::logic::{
     choke::{Choker, Decision, slots_for},
@@ -31,8 +35,9 @@ use crate::logic::{
 };
 
 const WAKER: Token = Token(usize::MAX);
-/// Listeners have the tokens below this, connections the rest.
-const FIRST_CONNECTION: usize = 64;
+/// Listeners have the tokens below this, their UDP neighbours the next as many, connections the rest.
+const FIRST_UDP: usize = 64;
+const FIRST_CONNECTION: usize = 2 * FIRST_UDP;
 const EVENTS_AT_ONCE: usize = 256;
 /// All connections read into one buffer: 500 requests of 17 bytes are 8.5 KB.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -44,6 +49,12 @@ const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 const CHUNKS_A_TURN_UNLIMITED: usize = 16;
 /// Turns before the sockets are read again.
 const TURNS_AT_ONCE: usize = 64;
+/// After a round with little to do, the loop rests before it looks at the sockets again, as a network
+/// card does with its interrupts: what comes in meanwhile shares a wake-up, which on a small machine
+/// costs more than a block. Short against any WAN's round trip.
+const REST: Duration = Duration::from_millis(4);
+/// A round that sent this many chunks is busy enough.
+const BUSY_CHUNKS: usize = 16;
 /// How long a stop waits for what is in the sockets to be acknowledged.
 const STOP_DRAIN: Duration = Duration::from_millis(500);
 const STOP_DRAIN_STEP: Duration = Duration::from_millis(5);
@@ -63,6 +74,10 @@ pub(super) struct Loop {
     connections_per_group_max: u32,
 
     listeners: Vec<TcpListener>,
+    /// One beside each listener, where the port was free.
+    udp: Vec<Option<UdpSocket>>,
+    /// Those that may have more to read.
+    to_refuse: Vec<usize>,
     /// Listeners that may have more to accept: edges are told once.
     to_accept: Vec<usize>,
     accept_retry_at: Option<Monotonic>,
@@ -80,6 +95,8 @@ pub(super) struct Loop {
     choker: Choker,
     pacer: Pacer,
     turns: Turns<u32>,
+    /// In this round.
+    chunks_sent: usize,
     /// The pacer's word to all in `turns`.
     send_at: Option<Monotonic>,
     deadlines: Deadlines,
@@ -97,12 +114,16 @@ impl Loop {
     ) -> io::Result<(Loop, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        if settings.listeners.len() >= FIRST_CONNECTION {
+        if settings.listeners.len() > FIRST_UDP {
             return Err(io::Error::other("too many addresses to listen on"));
         }
-        let mut listeners = vec![];
+        let (mut listeners, mut udp) = (vec![], vec![]);
         for (i, listener) in settings.listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
+            udp.push(refuse_utp::bind_beside(&listener).ok());
+            if let Some(socket) = &mut udp[i] {
+                poll.registry().register(socket, Token(FIRST_UDP + i), Interest::READABLE)?;
+            }
             let mut listener = TcpListener::from_std(listener);
             poll.registry().register(&mut listener, Token(i), Interest::READABLE)?;
             listeners.push(listener);
@@ -116,6 +137,8 @@ impl Loop {
             connections_max: settings.connections_max as usize,
             connections_per_group_max: settings.connections_per_ip_max,
             listeners,
+            udp,
+            to_refuse: vec![],
             to_accept,
             accept_retry_at: None,
             connections: vec![],
@@ -130,6 +153,7 @@ impl Loop {
             choker: Choker::new(slots_for(Allowance::Paused)),
             pacer: Pacer::new(Allowance::Paused, Monotonic::START),
             turns: Turns::default(),
+            chunks_sent: 0,
             send_at: None,
             deadlines: Deadlines::default(),
             usage: BTreeMap::new(),
@@ -150,6 +174,8 @@ impl Loop {
                 }
             }
             let now = self.now();
+            let worked = !events.is_empty() || self.send_at.is_some();
+            self.chunks_sent = 0;
             for event in &events {
                 self.handle_event(event, now);
             }
@@ -173,7 +199,27 @@ impl Loop {
             for reply in asked {
                 drop(reply.send(self.take_usage()));
             }
+            if worked {
+                self.rest();
+            }
         }
+    }
+
+    /// Lets events gather, unless something can be done at once.
+    fn rest(&self) {
+        if self.has_work() || self.chunks_sent >= BUSY_CHUNKS {
+            return;
+        }
+        let until_send = self.send_at.map_or(REST, |at| at.saturating_since(self.now()));
+        std::thread::sleep(until_send.min(REST));
+    }
+
+    fn has_work(&self) -> bool {
+        let sends_now = !self.turns.is_empty() && self.pacer.allowance() == Allowance::Unlimited;
+        sends_now
+            || !self.to_read.is_empty()
+            || !self.to_accept.is_empty()
+            || !self.to_refuse.is_empty()
     }
 
     fn publish(&self) {
@@ -188,8 +234,7 @@ impl Loop {
 
     /// How long nothing needs to be done unless something happens.
     fn timeout(&self) -> Option<Duration> {
-        let sends_now = !self.turns.is_empty() && self.pacer.allowance() == Allowance::Unlimited;
-        if sends_now || !self.to_read.is_empty() || !self.to_accept.is_empty() {
+        if self.has_work() {
             return Some(Duration::ZERO);
         }
         let waits =
@@ -201,7 +246,8 @@ impl Loop {
     fn handle_event(&mut self, event: &Event, now: Monotonic) {
         match event.token() {
             WAKER => {}
-            Token(i) if i < FIRST_CONNECTION => self.to_accept.push(i),
+            Token(i) if i < FIRST_UDP => self.to_accept.push(i),
+            Token(i) if i < FIRST_CONNECTION => self.to_refuse.push(i - FIRST_UDP),
             Token(i) => {
                 let index = (i - FIRST_CONNECTION) as u32;
                 let Some(connection) = self.connection(index) else { return };
@@ -254,6 +300,13 @@ impl Loop {
         }
         for i in std::mem::take(&mut self.to_accept) {
             self.accept(i, now);
+        }
+        for i in std::mem::take(&mut self.to_refuse) {
+            if let Some(socket) = &self.udp[i]
+                && refuse_utp::refuse(socket, &mut self.pacer, now)
+            {
+                self.to_refuse.push(i);
+            }
         }
         for index in std::mem::take(&mut self.to_read) {
             self.read(index, now);
@@ -426,6 +479,7 @@ impl Loop {
             if !matches!(turn, Turn::Sent) {
                 break;
             }
+            self.chunks_sent += 1;
             self.choker.handle_took(index, now);
         }
         Ok(turn)

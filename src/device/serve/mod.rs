@@ -6,6 +6,7 @@ mod connection;
 mod deadlines;
 mod engine;
 mod files;
+mod refuse_utp;
 mod sys;
 #[cfg(test)]
 mod tests;

@@ -222,13 +222,13 @@ mod tests {
         let payload = OurExtensionHandshake::encode("Larder/1.0", 6881, 500, peer);
         assert_eq!(
             String::from_utf8_lossy(&payload),
-            "d1:md11:ut_metadatai1ee13:metadata_sizei500e1:pi6881e4:reqqi500e11:upload_onlyi1e\
+            "d1:md11:ut_metadatai1ee13:metadata_sizei500e1:pi6881e4:reqqi1000e11:upload_onlyi1e\
              1:v10:Larder/1.06:yourip4:\n\0\0\u{1}e"
         );
         let read = ExtensionHandshake::parse(&payload).expect("our own");
         assert_eq!(read.ut_metadata, Some(1));
         assert_eq!(read.metadata_size, Some(500));
-        assert_eq!(read.reqq, Some(500));
+        assert_eq!(read.reqq, Some(MAX_QUEUED_REQUESTS as u32));
         assert!(read.upload_only);
         assert_eq!(read.client.as_deref(), Some("Larder/1.0"));
         assert_eq!(read.your_ip, Some("10.0.0.1".parse().expect("an address")));

@@ -9,6 +9,7 @@ mod handshake;
 mod message;
 mod peer;
 mod requests;
+mod utp;
 
 pub use content::{Content, ContentKey, Servable, Shelf, ShelfError};
 pub use delivery::Deliveries;
@@ -17,6 +18,7 @@ pub use handshake::{HANDSHAKE_BYTES, Handshake};
 pub use message::{Assembler, BlockRequest, Message};
 pub use peer::{Chunk, Close, LocalPeer, PeerSession, Timeouts};
 pub use requests::{Queued, RequestQueue};
+pub use utp::{UTP_HEADER_BYTES, utp_refusal};
 
 /// BEP 3's reserved bytes that we set and look at.
 mod reserved {
@@ -29,8 +31,10 @@ mod reserved {
 /// The largest request that is served. BEP 3 speaks of 16 KiB as everyone's size; libtorrent and
 /// Transmission accept up to 128 KiB.
 pub const MAX_REQUEST_BYTES: u32 = 128 * 1024;
-/// Requests that one peer may have outstanding; `reqq` of the extension handshake (BEP 10).
-pub const MAX_QUEUED_REQUESTS: usize = 500;
+/// Requests that one peer may have outstanding; `reqq` of the extension handshake (BEP 10). Some
+/// clients refill their queue once a second (Transmission 3 does), so this bounds what one of them
+/// can take: 1000 blocks of 16 KiB are 131 Mbit/s. A full queue is 12 kB of memory.
+pub const MAX_QUEUED_REQUESTS: usize = 1_000;
 /// The longest message that is kept while it comes in: a bitfield of 65,000 pieces, any sensible
 /// extension handshake. Longer ones are counted and skipped, never stored.
 pub const MAX_KEPT_MESSAGE_BYTES: u32 = 8 * 1024;

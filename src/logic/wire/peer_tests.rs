@@ -223,7 +223,8 @@ fn closes_on_requests_that_cannot_be_meant() {
 #[test]
 fn bounds_what_a_flood_can_queue() {
     let mut scene = Scene::ready(Bitfield::full(5), true);
-    let all: Vec<_> = (0..600).map(|i| Message::Request(block(0, i, 1))).collect();
+    let all: Vec<_> =
+        (0..MAX_QUEUED_REQUESTS as u32 + 100).map(|i| Message::Request(block(0, i, 1))).collect();
     scene.hear(&all).expect("a few too many are rejected");
     let out = scene.drain();
     assert_eq!(out.iter().filter(|s| s.starts_with("block")).count(), MAX_QUEUED_REQUESTS);
