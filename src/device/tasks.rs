@@ -1,7 +1,7 @@
 //! What the node commands, carried out: each function runs as a task of its own and ends by sending
 //! messages to the daemon. Waits on the network and the disk happen here, never in the daemon.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::Client;
@@ -28,8 +28,14 @@ use crate::{
         metainfo::{MAX_METAINFO_BYTES, Metainfo},
         node::{AnnounceEvent, Event},
         now::UnixSeconds,
+        units::MIB,
     },
 };
+
+/// Verified pieces go into the piece map when this much has come together, or this long after: what
+/// a kill can cost a fill, against what each sync costs the flash.
+const RECORD_BYTES: u64 = 8 * MIB;
+const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What every task needs; cheap to clone.
 #[derive(Clone)]
@@ -268,12 +274,31 @@ async fn try_fill(
         content,
         store: context.store.clone(),
         messages: context.messages.clone(),
+        unrecorded: parking_lot::Mutex::default(),
     });
-    let job = FillJob { metainfo, torrent_bytes, web_seeds: entry.web_seeds, peers, have, sink };
-    match context.filler.fill(job, cancel).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err((error.to_string(), error.is_retryable())),
-    }
+    let job = FillJob {
+        metainfo,
+        torrent_bytes,
+        web_seeds: entry.web_seeds,
+        peers,
+        have,
+        sink: Arc::clone(&sink) as Arc<dyn PieceSink>,
+    };
+    let outcome = {
+        let fill = context.filler.fill(job, cancel);
+        tokio::pin!(fill);
+        let mut record = tokio::time::interval(RECORD_INTERVAL);
+        loop {
+            tokio::select! {
+                outcome = &mut fill => break outcome,
+                // A failure keeps the pieces for the next try; the last one decides.
+                _ = record.tick() => drop(sink.record_off_thread().await),
+            }
+        }
+    };
+    let recorded = sink.record_off_thread().await;
+    outcome.map_err(|e| (e.to_string(), e.is_retryable()))?;
+    recorded.map_err(|e| (e.to_string(), true))
 }
 
 /// From the store after a restart, else from the operator.
@@ -321,13 +346,55 @@ async fn sources(
     }
 }
 
-/// Where a fill's bytes go: the content's file, then the piece map, then the serving engine.
+/// Where a fill's bytes go: the content's file, then the piece map, then the serving engine. The
+/// piece map is written for several pieces at once: each time costs the flash a sync.
 struct Sink {
     infohash: Infohash,
     metainfo: Arc<Metainfo>,
     content: Arc<ContentFile>,
     store: Store,
     messages: mpsc::Sender<Message>,
+    /// Verified and written, but not yet in the piece map: a kill now means fetching them again.
+    unrecorded: parking_lot::Mutex<Vec<(u32, FillSource)>>,
+}
+
+impl Sink {
+    /// Forces the data to the disk, then puts the pieces into the map, then has them served.
+    fn record(&self) -> Result<(), StoreError> {
+        let mut unrecorded = self.unrecorded.lock();
+        let bytes_from = |source| -> u64 {
+            let of_source = unrecorded.iter().filter(|(_, s)| *s == source);
+            of_source.map(|(piece, _)| self.piece_bytes(*piece)).sum()
+        };
+        let (web_seed, peers) = (bytes_from(FillSource::WebSeed), bytes_from(FillSource::Peer));
+        let pieces: Vec<u32> = unrecorded.iter().map(|(piece, _)| *piece).collect();
+        self.store.mark_verified(self.infohash, &pieces, web_seed, peers)?;
+        for (piece, source) in unrecorded.drain(..) {
+            let bytes = self.piece_bytes(piece);
+            self.tell(Message::PieceVerified { infohash: self.infohash, piece, source, bytes });
+        }
+        Ok(())
+    }
+
+    async fn record_off_thread(self: &Arc<Self>) -> Result<(), StoreError> {
+        let sink = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || sink.record()).await {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    fn piece_bytes(&self, piece: u32) -> u64 {
+        self.metainfo.piece_bytes(piece).map_or(0, u64::from)
+    }
+
+    /// The inbox is full only when the daemon is behind; the piece map has it either way.
+    fn tell(&self, message: Message) {
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
+            let messages = self.messages.clone();
+            tokio::spawn(async move { messages.send(message).await });
+        }
+    }
 }
 
 impl PieceSink for Sink {
@@ -340,20 +407,14 @@ impl PieceSink for Sink {
     }
 
     fn piece_verified(&self, piece: u32, source: FillSource) -> io::Result<()> {
-        let bytes = u64::from(self.metainfo.piece_bytes(piece).unwrap_or_default());
-        let (web_seed_bytes, peer_bytes) = match source {
-            FillSource::WebSeed => (bytes, 0),
-            FillSource::Peer => (0, bytes),
+        let unrecorded_bytes: u64 = {
+            let mut unrecorded = self.unrecorded.lock();
+            unrecorded.push((piece, source));
+            unrecorded.iter().map(|(piece, _)| self.piece_bytes(*piece)).sum()
         };
-        self.store
-            .mark_verified(self.infohash, &[piece], web_seed_bytes, peer_bytes)
-            .map_err(io::Error::other)?;
-        let message = Message::PieceVerified { infohash: self.infohash, piece, source, bytes };
-        // Full only when the daemon is behind; the piece map has it either way.
-        if let Err(mpsc::error::TrySendError::Full(message)) = self.messages.try_send(message) {
-            let messages = self.messages.clone();
-            tokio::spawn(async move { messages.send(message).await });
+        match unrecorded_bytes >= RECORD_BYTES {
+            true => self.record().map_err(io::Error::other),
+            false => Ok(()),
         }
-        Ok(())
     }
 }

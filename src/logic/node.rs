@@ -330,7 +330,7 @@ impl<R: Rng> Node<R> {
         if self.fetch.take_due(at) {
             self.commands.push_back(Command::FetchList);
         }
-        if self.settings.enrolled && self.report.take_due(at) {
+        if self.may_report() && self.report.take_due(at) {
             self.commands.push_back(Command::Report);
         }
         for content in self.contents.values_mut() {
@@ -392,8 +392,13 @@ impl<R: Rng> Node<R> {
         seconds.map_or(DEFAULT_INTERVAL, Duration::from_secs)
     }
 
+    /// The answer to a report is a statement, which only the policy's keys can open.
+    fn may_report(&self) -> bool {
+        self.settings.enrolled && self.policy.is_some()
+    }
+
     fn report_due(&self) -> Option<Monotonic> {
-        self.report.due.filter(|_| self.settings.enrolled)
+        self.report.due.filter(|_| self.may_report())
     }
 
     fn push_allowance(&mut self, now: Monotonic) {

@@ -27,6 +27,8 @@ pub struct Announce {
     pub port: u16,
     /// Bytes still missing; unknown counts as missing something.
     pub left: u64,
+    pub uploaded: u64,
+    pub downloaded: u64,
     pub event: Event,
     pub numwant: Option<usize>,
     /// BEP 23; the default, as clients without it are rare and may ask.
@@ -47,6 +49,7 @@ pub enum QueryError {
 
 pub fn parse_announce(query: &str) -> Result<Announce, QueryError> {
     let (mut infohash, mut peer_id, mut port) = (None, None, None);
+    let (mut uploaded, mut downloaded) = (0, 0);
     let (mut left, mut event, mut numwant, mut compact) = (u64::MAX, Event::None, None, true);
     for (key, value) in pairs(query)? {
         match key {
@@ -54,6 +57,8 @@ pub fn parse_announce(query: &str) -> Result<Announce, QueryError> {
             "peer_id" => peer_id = Some(twenty(value, "peer_id")?),
             "port" => port = Some(value.parse().map_err(|_| QueryError::Invalid("port"))?),
             "left" => left = value.parse().unwrap_or(u64::MAX),
+            "uploaded" => uploaded = value.parse().unwrap_or(0),
+            "downloaded" => downloaded = value.parse().unwrap_or(0),
             "numwant" => numwant = value.parse::<i64>().ok().and_then(|n| n.try_into().ok()),
             "compact" => compact = value != "0",
             "event" => {
@@ -72,10 +77,25 @@ pub fn parse_announce(query: &str) -> Result<Announce, QueryError> {
         peer_id: peer_id.ok_or(QueryError::Missing("peer_id"))?,
         port: port.ok_or(QueryError::Missing("port"))?,
         left,
+        uploaded,
+        downloaded,
         event,
         numwant,
         compact,
     })
+}
+
+impl Announce {
+    pub fn is_seed(&self) -> bool {
+        self.left == 0
+    }
+
+    /// A client that has only a magnet link does not know what it lacks, and some say `left=0`.
+    /// Who has moved no byte yet may be one of them.
+    pub fn needs_nothing(&self) -> bool {
+        let moved = self.uploaded > 0 || self.downloaded > 0;
+        self.is_seed() && (moved || self.event == Event::Completed)
+    }
 }
 
 pub fn parse_scrape(query: &str) -> Result<Vec<Infohash>, QueryError> {

@@ -85,7 +85,7 @@ impl Swarms {
         let before = swarm.peers.len();
         swarm.forget_silent(now);
         let key = (address, request.port);
-        let seed = request.left == 0;
+        let seed = request.is_seed();
         if request.event == Event::Stopped {
             swarm.peers.remove(&key);
         } else if request.port != 0
@@ -102,7 +102,7 @@ impl Swarms {
         if request.event != Event::Stopped {
             let max = self.settings.peers_per_announce_max;
             let wanted = request.numwant.unwrap_or(max).min(max);
-            answer.peers = swarm.select(key, seed, wanted, draw);
+            answer.peers = swarm.select(key, request.needs_nothing(), wanted, draw);
         }
         Some(answer)
     }
@@ -155,12 +155,12 @@ impl Swarm {
         }
     }
 
-    /// A run of the swarm from a random place, without the asker. Seeds have nothing to give to
-    /// seeds.
+    /// A run of the swarm from a random place, without the asker. Who needs nothing is not shown
+    /// seeds, which have nothing else to give.
     fn select(
         &self,
         asker: (IpAddr, u16),
-        seed: bool,
+        needs_nothing: bool,
         wanted: usize,
         draw: u64,
     ) -> Vec<(PeerId, SocketAddr)> {
@@ -172,7 +172,7 @@ impl Swarm {
             .iter()
             .skip(start)
             .chain(self.peers.iter().take(start))
-            .filter(|(key, peer)| **key != asker && !(seed && peer.seed))
+            .filter(|(key, peer)| **key != asker && !(needs_nothing && peer.seed))
             .take(wanted)
             .map(|(key, peer)| (peer.id, SocketAddr::from(*key)))
             .collect()
@@ -199,6 +199,8 @@ mod tests {
             peer_id: [id; 20],
             port,
             left,
+            uploaded: 0,
+            downloaded: u64::from(left == 0),
             event: Event::None,
             numwant: None,
             compact: true,
@@ -229,6 +231,15 @@ mod tests {
         let answer = say(1, 0);
         assert_eq!(ports(&answer), [3, 4]);
         assert_eq!((answer.seeds, answer.leechers), (2, 2));
+    }
+
+    #[test]
+    fn shows_seeds_to_a_magnet_client_that_says_it_lacks_nothing() {
+        let mut swarms = swarms();
+        swarms.announce(&announce(1, 1, 0), ip(1), Monotonic::START, 0).expect("listed");
+        let aria2 = Announce { downloaded: 0, event: Event::Started, ..announce(2, 2, 0) };
+        let answer = swarms.announce(&aria2, ip(2), Monotonic::START, 0).expect("listed");
+        assert_eq!(ports(&answer), [1]);
     }
 
     #[test]
