@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use larder::{
-    api::hub::{ApiError, OriginUsage, PublishRequest, Published, UploadFile, UploadState},
+    api::hub::{
+        ApiError, OriginUsage, PublishRequest, Published, Revoked, UploadFile, UploadState,
+    },
     logic::{hotlist::HotList, metainfo::Metainfo},
 };
 use reqwest::{Method, StatusCode};
@@ -207,6 +209,24 @@ async fn continues_an_upload_after_a_lost_connection_and_a_crash() {
     let published: Published = hub.tell(&path, &publish_request()).await.expect("is published");
     let origin = hub.get(&format!("origin/{}/film.mp4", published.infohash), &[]).await;
     assert_eq!(origin.bytes().await.expect("a body"), bytes);
+}
+
+/// A refusal that comes while the caller is still sending must not be lost in a reset.
+#[tokio::test]
+async fn refusals_reach_callers_that_are_still_sending() {
+    let hub = Hub::start().await;
+    let bytes = noise(7, 5_000_000);
+    let text = "x".repeat(5_000_000);
+    let upload = single("film.mp4", 5_000_000);
+    let state: UploadState = hub.tell("uploads", &upload).await.expect("opens");
+    for _ in 0..10 {
+        let refused = hub.put(&state.id, 1, &bytes).await;
+        assert_eq!(code(refused), (409, "upload_offset".into()));
+        let refused = hub.tell_as::<UploadState>("wrong", "uploads", &text).await;
+        assert_eq!(code(refused), (401, "bad_token".into()));
+        let refused = hub.tell::<Revoked>("list/revoke", &text).await;
+        assert_eq!(code(refused), (413, "body_too_large".into()));
+    }
 }
 
 #[tokio::test]

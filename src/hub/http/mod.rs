@@ -1,6 +1,7 @@
 //! The hub's HTTP face: routes, limits and who may call what. Handlers translate between HTTP and
 //! the parts; they decide nothing.
 
+mod body;
 mod connections;
 mod device;
 mod files;
@@ -12,8 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    body::to_bytes,
-    extract::{FromRequest, FromRequestParts, Path, Request, State},
+    extract::{FromRequestParts, Path, Request, State},
     http::{HeaderMap, StatusCode, header::AUTHORIZATION, request::Parts},
     middleware::{self, Next},
     response::Response,
@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::state::Hub;
 use crate::logic::units::{KIB, MIB};
+use body::{JsonBody, hear_out};
 pub use connections::serve;
 use problem::Problem;
 
@@ -103,11 +104,14 @@ async fn require_operator(
         .and_then(|value| value.strip_prefix("Bearer "));
     match offered {
         Some(token) if hub.token.matches(token.trim()) => Ok(next.run(request).await),
-        _ => Err(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "bad_token",
-            "send `Authorization: Bearer TOKEN` with the token from the hub's file operator-token",
-        )),
+        _ => {
+            hear_out(&mut request.into_body().into_data_stream()).await;
+            Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "bad_token",
+                "send `Authorization: Bearer TOKEN` with the token from the hub's file operator-token",
+            ))
+        }
     }
 }
 
@@ -127,21 +131,4 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for UrlPath
 
 fn nothing_here() -> Problem {
     Problem::not_found("there is nothing at this address")
-}
-
-/// A JSON body of at most `MAX` bytes.
-struct JsonBody<T, const MAX: usize>(T);
-
-impl<S: Send + Sync, T: DeserializeOwned, const MAX: usize> FromRequest<S> for JsonBody<T, MAX> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let bytes = to_bytes(request.into_body(), MAX).await.map_err(|_| {
-            let message = format!("the body is cut short, or larger than {MAX} bytes");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-        })?;
-        serde_json::from_slice(&bytes)
-            .map(JsonBody)
-            .map_err(|e| Problem::bad_request(format!("the body is not what is expected: {e}")))
-    }
 }

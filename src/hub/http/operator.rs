@@ -9,7 +9,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::{JsonBody, Problem, SMALL_BODY, UPLOAD_BODY, UrlPath};
+use super::{JsonBody, Problem, SMALL_BODY, UPLOAD_BODY, UrlPath, hear_out};
 use crate::{
     api::hub::{
         Books, ClaimCodesRequest, ClaimCodesResponse, DeviceRow, NewUpload, OriginUsage,
@@ -68,8 +68,15 @@ pub async fn upload(
 ) -> Result<Json<UploadState>, Problem> {
     let Query(Offset { offset }) =
         offset.map_err(|_| Problem::bad_request("say where the bytes belong: ?offset=N"))?;
-    let claim = hub.uploads.claim(&id)?;
-    Ok(Json(hub.uploads.receive(&claim, offset, body.into_data_stream()).await?))
+    let mut body = body.into_data_stream();
+    let outcome = match hub.uploads.claim(&id) {
+        Ok(claim) => hub.uploads.receive(&claim, offset, &mut body).await,
+        Err(busy) => Err(busy),
+    };
+    if outcome.is_err() {
+        hear_out(&mut body).await;
+    }
+    Ok(Json(outcome?))
 }
 
 pub async fn publish(
