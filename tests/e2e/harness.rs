@@ -145,6 +145,35 @@ impl Lab {
         command
     }
 
+    /// A download into `folder`, from the swarm that the tracker names and nobody else.
+    pub fn aria2c(&self, folder: &Path) -> Command {
+        let [port] = free_ports();
+        let mut command = self.command("aria2c");
+        command
+            .args([
+                "--seed-time=0",
+                "--enable-dht=false",
+                "--enable-dht6=false",
+                "--bt-enable-lpd=false",
+            ])
+            .args(["--bt-tracker-interval=1", "--file-allocation=none", "--summary-interval=0"])
+            .args(["--bt-stop-timeout=60", "--no-conf", &format!("--listen-port={port}"), "--dir"])
+            .arg(folder);
+        command
+    }
+
+    /// Holds all traffic of this lab's network to a rate, so that a fill can be caught in the act.
+    pub fn slow_down(&self, megabits_per_second: u32) {
+        let namespace = self.namespace.as_ref().expect("a lab in a namespace");
+        let rate = format!("{megabits_per_second}mbit");
+        let output = Command::new("tc")
+            .args(["-n", &namespace.0, "qdisc", "replace", "dev", "lo", "root", "tbf"])
+            .args(["rate", &rate, "burst", "256kb", "latency", "100ms"])
+            .output()
+            .expect("iproute2 is installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Hub and device up, nothing published.
     pub fn started() -> Lab {
         let mut lab = Lab::new();
@@ -342,23 +371,6 @@ pub fn random_file(path: &Path, bytes: usize, seed: u64) {
 pub fn sha256(path: &Path) -> Vec<u8> {
     let data = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &data).as_ref().to_vec()
-}
-
-/// A download into `folder`, from the swarm that the tracker names and nobody else.
-pub fn aria2c(folder: &Path) -> Command {
-    let [port] = free_ports();
-    let mut command = Command::new("aria2c");
-    command
-        .args([
-            "--seed-time=0",
-            "--enable-dht=false",
-            "--enable-dht6=false",
-            "--bt-enable-lpd=false",
-        ])
-        .args(["--bt-tracker-interval=1", "--file-allocation=none", "--summary-interval=0"])
-        .args(["--bt-stop-timeout=60", "--no-conf", &format!("--listen-port={port}"), "--dir"])
-        .arg(folder);
-    command
 }
 
 /// Held together, so that they differ.
