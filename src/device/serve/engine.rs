@@ -13,17 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{
-    Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener, net::TcpStream,
-    net::UdpSocket,
-};
+use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener, net::TcpStream};
 
 use super::{
     OpenContent, ServeCommand, ServeSettings, SharedStats,
     connection::{Connection, ReadEnd, Turn},
     deadlines::{Deadlines, Who},
     files::OpenFiles,
-    refuse_utp,
 };
 use crate::logic::{
     choke::{Choker, Decision, slots_for},
@@ -35,9 +31,8 @@ use crate::logic::{
 };
 
 const WAKER: Token = Token(usize::MAX);
-/// Listeners have the tokens below this, their UDP neighbours the next as many, connections the rest.
-const FIRST_UDP: usize = 64;
-const FIRST_CONNECTION: usize = 2 * FIRST_UDP;
+/// Listeners have the tokens below this, connections the rest.
+const FIRST_CONNECTION: usize = 64;
 const EVENTS_AT_ONCE: usize = 256;
 /// All connections read into one buffer: 500 requests of 17 bytes are 8.5 KB.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -74,10 +69,6 @@ pub(super) struct Loop {
     connections_per_group_max: u32,
 
     listeners: Vec<TcpListener>,
-    /// One beside each listener, where the port was free.
-    udp: Vec<Option<UdpSocket>>,
-    /// Those that may have more to read.
-    to_refuse: Vec<usize>,
     /// Listeners that may have more to accept: edges are told once.
     to_accept: Vec<usize>,
     accept_retry_at: Option<Monotonic>,
@@ -114,16 +105,12 @@ impl Loop {
     ) -> io::Result<(Loop, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        if settings.listeners.len() > FIRST_UDP {
+        if settings.listeners.len() > FIRST_CONNECTION {
             return Err(io::Error::other("too many addresses to listen on"));
         }
-        let (mut listeners, mut udp) = (vec![], vec![]);
+        let mut listeners = vec![];
         for (i, listener) in settings.listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
-            udp.push(refuse_utp::bind_beside(&listener).ok());
-            if let Some(socket) = &mut udp[i] {
-                poll.registry().register(socket, Token(FIRST_UDP + i), Interest::READABLE)?;
-            }
             let mut listener = TcpListener::from_std(listener);
             poll.registry().register(&mut listener, Token(i), Interest::READABLE)?;
             listeners.push(listener);
@@ -137,8 +124,6 @@ impl Loop {
             connections_max: settings.connections_max as usize,
             connections_per_group_max: settings.connections_per_ip_max,
             listeners,
-            udp,
-            to_refuse: vec![],
             to_accept,
             accept_retry_at: None,
             connections: vec![],
@@ -216,10 +201,7 @@ impl Loop {
 
     fn has_work(&self) -> bool {
         let sends_now = !self.turns.is_empty() && self.pacer.allowance() == Allowance::Unlimited;
-        sends_now
-            || !self.to_read.is_empty()
-            || !self.to_accept.is_empty()
-            || !self.to_refuse.is_empty()
+        sends_now || !self.to_read.is_empty() || !self.to_accept.is_empty()
     }
 
     fn publish(&self) {
@@ -246,8 +228,7 @@ impl Loop {
     fn handle_event(&mut self, event: &Event, now: Monotonic) {
         match event.token() {
             WAKER => {}
-            Token(i) if i < FIRST_UDP => self.to_accept.push(i),
-            Token(i) if i < FIRST_CONNECTION => self.to_refuse.push(i - FIRST_UDP),
+            Token(i) if i < FIRST_CONNECTION => self.to_accept.push(i),
             Token(i) => {
                 let index = (i - FIRST_CONNECTION) as u32;
                 let Some(connection) = self.connection(index) else { return };
@@ -300,13 +281,6 @@ impl Loop {
         }
         for i in std::mem::take(&mut self.to_accept) {
             self.accept(i, now);
-        }
-        for i in std::mem::take(&mut self.to_refuse) {
-            if let Some(socket) = &self.udp[i]
-                && refuse_utp::refuse(socket, &mut self.pacer, now)
-            {
-                self.to_refuse.push(i);
-            }
         }
         for index in std::mem::take(&mut self.to_read) {
             self.read(index, now);

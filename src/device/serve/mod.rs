@@ -1,12 +1,15 @@
 //! Larder's own serving engine: hands blocks to BitTorrent peers under the governor's allowance and
 //! counts what they received. It runs on one thread of its own with one epoll, and only serves: it
 //! opens no connections, asks nobody for a block, and writes no files.
+//!
+//! It speaks TCP only, and keeps UDP on its ports closed: a client that tries µTP (BEP 29) first
+//! learns that at once from ICMP. Answering with a µTP reset was tried and is worse: Transmission 3
+//! takes it for a lost connection, drops its TCP attempt, and tries µTP again the next time.
 
 mod connection;
 mod deadlines;
 mod engine;
 mod files;
-mod refuse_utp;
 mod sys;
 #[cfg(test)]
 mod tests;

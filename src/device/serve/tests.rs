@@ -604,21 +604,6 @@ impl Leecher {
 }
 
 #[test]
-fn refuses_utp_so_that_clients_turn_to_tcp() {
-    let stage = Stage::new(Allowance::Unlimited);
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    socket.set_read_timeout(Some(PATIENCE)).expect("sets");
-    let mut syn = [0; 20];
-    syn[..4].copy_from_slice(&[0x41, 0, 0x12, 0x34]);
-    socket.send_to(b"noise", stage.address).expect("sends");
-    socket.send_to(&syn, stage.address).expect("sends");
-    let mut answer = [0; 64];
-    let (n, from) = socket.recv_from(&mut answer).expect("an answer");
-    assert_eq!((n, from), (20, stage.address));
-    assert_eq!(answer[..4], [0x31, 0, 0x12, 0x34]);
-}
-
-#[test]
 fn removing_a_content_ends_its_connections() {
     let stage = Stage::new(Allowance::Unlimited);
     let mut leecher = stage.leecher();

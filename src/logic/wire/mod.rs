@@ -9,7 +9,6 @@ mod handshake;
 mod message;
 mod peer;
 mod requests;
-mod utp;
 
 pub use content::{Content, ContentKey, Servable, Shelf, ShelfError};
 pub use delivery::Deliveries;
@@ -18,7 +17,6 @@ pub use handshake::{HANDSHAKE_BYTES, Handshake};
 pub use message::{Assembler, BlockRequest, Message};
 pub use peer::{Chunk, Close, LocalPeer, PeerSession, Timeouts};
 pub use requests::{Queued, RequestQueue};
-pub use utp::{UTP_HEADER_BYTES, utp_refusal};
 
 /// BEP 3's reserved bytes that we set and look at.
 mod reserved {
