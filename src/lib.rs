@@ -3,7 +3,7 @@
 //! The map, from the inside out (ARCHITECTURE.md draws it):
 //!
 //! - [`logic`] decides. It is pure: no sockets, files, clock or randomness of its own.
-//! - [`api`] is what the programs say to each other; [`config`] and [`telemetry`] are shared by all.
+//! - [`api`] is what the programs say to each other; `config`, `telemetry` and `process` are shared.
 //! - `device`, `hub`, `client` and `cli` are shells. They do IO and never import each other.
 
 pub mod api;

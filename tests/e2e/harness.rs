@@ -8,7 +8,10 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -107,7 +110,7 @@ pub struct Lab {
     token_file: PathBuf,
     address: Ipv4Addr,
     /// Dropped last: the processes in it go first.
-    namespace: Option<Namespace>,
+    namespace: Option<Arc<Namespace>>,
 }
 
 impl Lab {
@@ -133,7 +136,7 @@ impl Lab {
 
     /// The same in a network of its own, on an address that is not loopback. Needs root.
     pub fn in_namespace() -> Lab {
-        let namespace = Some(Namespace::new());
+        let namespace = Some(Arc::new(Namespace::new()));
         Lab { namespace, address: NAMESPACE_ADDRESS, ..Lab::new() }
     }
 
@@ -188,6 +191,8 @@ impl Lab {
         second.hub_url.clone_from(&self.hub_url);
         second.root_file.clone_from(&self.root_file);
         second.token_file.clone_from(&self.token_file);
+        second.address = self.address;
+        second.namespace.clone_from(&self.namespace);
         second.start_device();
         second
     }

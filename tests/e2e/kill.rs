@@ -9,6 +9,7 @@ const MIB: usize = 1024 * 1024;
 #[test]
 fn resumes_a_fill_without_fetching_verified_pieces_again() {
     let mut lab = Lab::in_namespace();
+    lab.device_extra = "egress_bytes_per_second_max = 100_000_000".into();
     lab.start_hub();
     lab.start_device();
     let source = lab.path("film.bin");

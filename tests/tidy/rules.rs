@@ -12,8 +12,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("api", &["logic"]),
     ("telemetry", &["logic", "api"]),
     ("config", &["logic", "api"]),
-    ("device", &["logic", "api", "config", "telemetry"]),
-    ("hub", &["logic", "api", "config", "telemetry"]),
+    ("process", &[]),
+    ("device", &["logic", "api", "config", "telemetry", "process"]),
+    ("hub", &["logic", "api", "config", "telemetry", "process"]),
     ("client", &["logic", "api", "config", "telemetry"]),
     ("cli", &["logic", "api", "config", "telemetry", "client"]),
 ];
