@@ -1,0 +1,287 @@
+//! A content on disk, an engine that serves it, and a leecher that does as it is told.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use super::super::*;
+use crate::logic::{
+    bitfield::Bitfield,
+    usage::Usage,
+    wire::{BlockRequest, Handshake, Message},
+};
+
+pub const PIECE_BYTES: u32 = 256 * 1024;
+pub const BLOCK_BYTES: u32 = 16 * 1024;
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A content on disk and an engine that serves it.
+pub struct Stage {
+    dir: tempfile::TempDir,
+    pub data: Vec<u8>,
+    pub info: Vec<u8>,
+    pub infohash: Infohash,
+    pub address: SocketAddr,
+    pub engine: Engine,
+}
+
+struct Folder(PathBuf);
+
+impl OpenContent for Folder {
+    fn open(&self, infohash: Infohash) -> io::Result<File> {
+        File::open(self.0.join(infohash.to_string()))
+    }
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut out = Vec::with_capacity(bytes + 8);
+    while out.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(bytes);
+    out
+}
+
+pub fn settings() -> ServeSettings {
+    ServeSettings {
+        listeners: vec![TcpListener::bind("127.0.0.1:0").expect("a free port")],
+        peer_id: *b"-LA0001-0123456789ab",
+        client_name: "Larder/test".into(),
+        connections_max: 50,
+        connections_per_ip_max: 50,
+        listen_port: 6881,
+    }
+}
+
+impl Stage {
+    pub fn new(allowance: Allowance) -> Stage {
+        Stage::with(allowance, settings(), Timeouts::default(), true)
+    }
+
+    pub fn with(
+        allowance: Allowance,
+        settings: ServeSettings,
+        timeouts: Timeouts,
+        full: bool,
+    ) -> Stage {
+        let dir = tempfile::tempdir().expect("a folder");
+        let data = noise(3 * 1024 * 1024 + 12_345);
+        // Three pieces of metadata; the engine never looks into it.
+        let info = noise(40_000);
+        let infohash = Infohash::of_info(&info);
+        std::fs::write(dir.path().join(infohash.to_string()), &data).expect("writes");
+        let address = settings.listeners[0].local_addr().expect("bound");
+        let folder = Folder(dir.path().to_owned());
+        let engine =
+            Engine::start_with(settings, timeouts, Box::new(folder)).expect("the engine starts");
+        let stage = Stage { dir, data, info, infohash, address, engine };
+        stage.engine.send(ServeCommand::SetAllowance(allowance));
+        stage.engine.send(ServeCommand::Add(stage.servable(full)));
+        // Commands act in order: once this is answered, so are they.
+        stage.engine.take_usage();
+        stage
+    }
+
+    pub fn servable(&self, full: bool) -> Servable {
+        let pieces = self.pieces();
+        Servable {
+            infohash: self.infohash,
+            piece_length: PIECE_BYTES,
+            total_bytes: self.data.len() as u64,
+            info_bytes: self.info.clone().into(),
+            have: if full { Bitfield::full(pieces) } else { Bitfield::empty(pieces) },
+        }
+    }
+
+    pub fn pieces(&self) -> u32 {
+        self.data.len().div_ceil(PIECE_BYTES as usize) as u32
+    }
+
+    pub fn blocks(&self) -> Vec<BlockRequest> {
+        let mut out = vec![];
+        for piece in 0..self.pieces() {
+            let start = u64::from(piece) * u64::from(PIECE_BYTES);
+            let bytes = (self.data.len() as u64 - start).min(u64::from(PIECE_BYTES)) as u32;
+            for begin in (0..bytes).step_by(BLOCK_BYTES as usize) {
+                out.push(BlockRequest { piece, begin, length: BLOCK_BYTES.min(bytes - begin) });
+            }
+        }
+        out
+    }
+
+    pub fn expected(&self, block: BlockRequest) -> &[u8] {
+        let start = (block.piece * PIECE_BYTES + block.begin) as usize;
+        &self.data[start..start + block.length as usize]
+    }
+
+    pub fn content_path(&self) -> PathBuf {
+        self.dir.path().join(self.infohash.to_string())
+    }
+
+    pub fn leecher(&self) -> Leecher {
+        Leecher::connect(self.address, self.infohash, true)
+    }
+
+    pub fn connected(&self) -> u32 {
+        self.engine.stats().peers_connected
+    }
+
+    /// Payload delivered so far, once it is as much as expected.
+    pub fn delivered(&self, expected: u64) -> Usage {
+        let mut sum = Usage::default();
+        wait_until("the payload is acknowledged", || {
+            for delta in self.engine.take_usage() {
+                assert_eq!(delta.infohash, self.infohash);
+                sum.add(delta.usage);
+            }
+            assert!(sum.payload_bytes <= expected, "{sum:?}, more than {expected}");
+            sum.payload_bytes == expected
+        });
+        sum
+    }
+}
+
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "gave up waiting until {what}");
+        thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// What the engine said; blocks with their content.
+#[derive(Debug, PartialEq)]
+pub enum Said {
+    Message(String),
+    Block { piece: u32, begin: u32, data: Vec<u8> },
+    Extended { id: u8, payload: Vec<u8> },
+}
+
+pub struct Leecher {
+    pub stream: TcpStream,
+    pub received_bytes: u64,
+}
+
+impl Leecher {
+    pub fn raw(address: SocketAddr) -> Leecher {
+        let stream = TcpStream::connect(address).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("sets");
+        Leecher { stream, received_bytes: 0 }
+    }
+
+    /// With a receive buffer of about `bytes`, set before the window is agreed.
+    pub fn with_small_window(stage: &Stage, bytes: usize) -> Leecher {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("sets");
+        socket.connect(&stage.address.into()).expect("connects");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("sets");
+        let mut leecher = Leecher { stream, received_bytes: 0 };
+        leecher.greet(stage.infohash, true);
+        leecher
+    }
+
+    pub fn connect(address: SocketAddr, infohash: Infohash, fast: bool) -> Leecher {
+        let mut leecher = Leecher::raw(address);
+        leecher.greet(infohash, fast);
+        leecher
+    }
+
+    pub fn greet(&mut self, infohash: Infohash, fast: bool) {
+        let shake =
+            Handshake { infohash, peer_id: *b"-TT0001-leecherleech", fast, extensions: true };
+        self.stream.write_all(&shake.encode()).expect("writes");
+        let mut answer = [0; 68];
+        self.stream.read_exact(&mut answer).expect("a handshake");
+        let theirs = Handshake::parse(&answer).expect("well-formed").expect("whole");
+        assert_eq!(theirs.infohash, infohash);
+        assert!(theirs.fast && theirs.extensions);
+        self.received_bytes += 68;
+    }
+
+    pub fn send(&mut self, messages: &[Message<'_>]) {
+        let mut bytes = vec![];
+        messages.iter().for_each(|m| m.encode(&mut bytes));
+        self.stream.write_all(&bytes).expect("writes");
+    }
+
+    pub fn request(&mut self, blocks: &[BlockRequest]) {
+        let messages: Vec<_> = blocks.iter().map(|b| Message::Request(*b)).collect();
+        self.send(&messages);
+    }
+
+    pub fn next(&mut self) -> Said {
+        let mut prefix = [0; 4];
+        self.stream.read_exact(&mut prefix).expect("a message");
+        let mut message = vec![0; u32::from_be_bytes(prefix) as usize];
+        self.stream.read_exact(&mut message).expect("its rest");
+        self.received_bytes += 4 + message.len() as u64;
+        let word =
+            |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().expect("four bytes"));
+        if message.first() == Some(&7) {
+            return Said::Block { piece: word(1), begin: word(5), data: message[9..].to_vec() };
+        }
+        match Message::decode(&message).expect("well-formed") {
+            Message::Extended { id, payload } => Said::Extended { id, payload: payload.to_vec() },
+            other => Said::Message(format!("{other:?}")),
+        }
+    }
+
+    pub fn hear(&mut self, expected: &str) {
+        assert_eq!(self.next(), Said::Message(expected.into()));
+    }
+
+    /// Reads past the greetings to the unchoke.
+    pub fn become_unchoked(&mut self) {
+        self.send(&[Message::Interested]);
+        while self.next() != Said::Message("Unchoke".into()) {}
+    }
+
+    /// After a choke that nobody asked for.
+    pub fn become_unchoked_again(&mut self) {
+        self.send(&[Message::NotInterested, Message::Interested]);
+        while self.next() != Said::Message("Unchoke".into()) {}
+    }
+
+    pub fn expect_block(&mut self, stage: &Stage, block: BlockRequest) {
+        match self.next() {
+            Said::Block { piece, begin, data } => {
+                assert_eq!((piece, begin), (block.piece, block.begin));
+                assert!(data == stage.expected(block), "wrong bytes in {block:?}");
+            }
+            other => panic!("{other:?} instead of {block:?}"),
+        }
+    }
+
+    /// The whole content, with a queue of requests like a real client's.
+    pub fn download(&mut self, stage: &Stage) {
+        let blocks = stage.blocks();
+        let depth = 32.min(blocks.len());
+        self.request(&blocks[..depth]);
+        for (i, block) in blocks.iter().enumerate() {
+            self.expect_block(stage, *block);
+            if let Some(next) = blocks.get(i + depth) {
+                self.request(&[*next]);
+            }
+        }
+    }
+
+    /// The engine has closed: nothing more, or a reset.
+    pub fn expect_end(&mut self) {
+        let mut rest = vec![];
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(e) => assert_eq!(e.kind(), io::ErrorKind::ConnectionReset),
+        }
+        assert_eq!(rest, b"", "said something before closing");
+    }
+}
