@@ -87,4 +87,4 @@ web-check: ## Types and unit tests of the page; web-ui/dist is the build of its 
 .PHONY: e2e-web
 e2e-web: ## The owner's page in a real browser, against the real programs.
 	cargo build --locked --bins
-	cd web-ui && npm ci --no-audit --no-fund && LARDER_BIN_DIR=$(abspath $(TARGET_DIR))/debug npm run e2e
+	cd web-ui && npm ci --no-audit --no-fund && LARDER_BIN=$(abspath $(TARGET_DIR))/debug/larder npm run e2e
