@@ -43,12 +43,21 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// At stop, trackers get this long to hear goodbye and the hub to take a last report.
 const GOODBYE: Duration = Duration::from_secs(3);
 
+/// What the device talks to the hub about; a success ends only the problem of its own topic. The
+/// first problem in this order is the one to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    Enrolment,
+    List,
+    Reports,
+}
+
 /// What reaches the daemon.
 #[derive(Debug)]
 pub enum Message {
     Event(Event),
     /// The hub answered (with its time, perhaps), or what went wrong.
-    Contact(Result<Option<UnixSeconds>, String>),
+    Contact(Topic, Result<Option<UnixSeconds>, String>),
     Servable(Servable),
     PieceVerified {
         infohash: Infohash,
@@ -115,7 +124,7 @@ pub struct Daemon {
     /// The engine's counter when its usage was last taken.
     pub(super) asked_at: u64,
     pub(super) last_contact: Option<UnixSeconds>,
-    pub(super) hub_problem: Option<String>,
+    pub(super) hub_problems: BTreeMap<Topic, String>,
     pub(super) store_problem: Option<String>,
     pub(super) peer_port: u16,
 }
@@ -158,18 +167,18 @@ impl Daemon {
                 self.remember(&event);
                 self.node.handle_event(event, now);
             }
-            Message::Contact(Ok(server_time)) => {
+            Message::Contact(topic, Ok(server_time)) => {
                 if let Some(server_time) = server_time {
                     self.clock.learn(server_time);
                 }
                 self.last_contact = self.clock.now().wall.synced();
-                self.hub_problem = None;
+                self.hub_problems.remove(&topic);
             }
-            Message::Contact(Err(problem)) => {
-                if self.hub_problem.as_ref() != Some(&problem) {
+            Message::Contact(topic, Err(problem)) => {
+                if self.hub_problems.get(&topic) != Some(&problem) {
                     tracing::warn!("{problem}");
                 }
-                self.hub_problem = Some(problem);
+                self.hub_problems.insert(topic, problem);
             }
             Message::Servable(servable) => {
                 let infohash = servable.infohash;
@@ -406,7 +415,7 @@ impl Daemon {
             quota_bytes: self.config.cache.quota_bytes,
             hub_url: self.config.hub.url.to_string(),
             last_contact: self.last_contact,
-            hub_problem: self.hub_problem.clone(),
+            hub_problem: self.hub_problems.values().next().cloned(),
             store_problem: self.store_problem.clone(),
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,
