@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -106,6 +107,22 @@ fn now_plus_an_hour() -> std::time::Instant {
     (Instant::now() + Duration::from_secs(3600)).into_std()
 }
 
+/// The one fill that is going on, or the last one.
+pub struct Fill {
+    infohash: Infohash,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Fill {
+    async fn stop(self) {
+        self.cancel.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!("a fill ended badly: {error}");
+        }
+    }
+}
+
 pub struct Daemon {
     pub(super) config: DeviceConfig,
     pub(super) clock: Clock,
@@ -117,7 +134,7 @@ pub struct Daemon {
     pub(super) holdings: BTreeMap<Infohash, Holding>,
     pub(super) history: EgressHistory,
     pub(super) status: watch::Sender<Status>,
-    pub(super) fill: Option<(Infohash, CancellationToken)>,
+    pub(super) fill: Option<Fill>,
     /// Taken from the engine, not yet in the ledger.
     pub(super) unsaved: Vec<UsageDelta>,
     pub(super) flushing: bool,
@@ -144,11 +161,10 @@ impl Daemon {
                     tokio::spawn(tasks::fetch_list(context, self.node.list().cloned()));
                 }
                 Command::Fill(entry) => {
-                    let cancel = CancellationToken::new();
-                    self.fill = Some((entry.infohash, cancel.clone()));
-                    tokio::spawn(tasks::fill(context, entry, now.unwrap_or_default(), cancel));
+                    let (infohash, cancel) = (entry.infohash, CancellationToken::new());
+                    let fill = tasks::fill(context, entry, now.unwrap_or_default(), cancel.clone());
+                    self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
-                Command::CancelFill(infohash) => self.cancel_fill(infohash),
                 Command::Serve(infohash) => self.serve(infohash),
                 Command::Evict(infohash) => self.evict(infohash),
                 Command::SetAllowance(allowance) => {
@@ -182,7 +198,7 @@ impl Daemon {
             }
             Message::Servable(servable) => {
                 let infohash = servable.infohash;
-                if self.fill.as_ref().is_some_and(|(filling, _)| *filling == infohash) {
+                if self.fill.as_ref().is_some_and(|fill| fill.infohash == infohash) {
                     self.engine.send(ServeCommand::Add(servable));
                 }
                 self.refresh_holding(infohash);
@@ -322,12 +338,6 @@ impl Daemon {
         Ok(status)
     }
 
-    fn cancel_fill(&mut self, infohash: Infohash) {
-        if let Some((_, cancel)) = self.fill.take_if(|(filling, _)| *filling == infohash) {
-            cancel.cancel();
-        }
-    }
-
     /// A content that is complete on disk.
     fn serve(&mut self, infohash: Infohash) {
         let store = &self.context.store;
@@ -348,11 +358,15 @@ impl Daemon {
         }
     }
 
+    /// The fill ends first: what it still had to record must not be said of a later fill's file.
     fn evict(&mut self, infohash: Infohash) {
-        self.cancel_fill(infohash);
+        let fill = self.fill.take_if(|fill| fill.infohash == infohash);
         self.engine.send(ServeCommand::Remove { infohash });
         let context = self.context.clone();
         tokio::spawn(async move {
+            if let Some(fill) = fill {
+                fill.stop().await;
+            }
             let store = context.store.clone();
             match tokio::task::spawn_blocking(move || store.remove(infohash)).await {
                 Ok(Ok(())) => tracing::info!(%infohash, "evicted"),
@@ -433,8 +447,9 @@ impl Daemon {
         for file in [ENDPOINTS_FILE, STATUS_SOCKET] {
             let _ = std::fs::remove_file(self.config.data_dir.join(file));
         }
-        if let Some((_, cancel)) = self.fill.take() {
-            cancel.cancel();
+        if let Some(fill) = self.fill.take() {
+            // What it has verified goes into the piece map, if the disk lets it.
+            let _ = timeout(GOODBYE, fill.stop()).await;
         }
         while self.flushing {
             match self.inbox.recv().await {
