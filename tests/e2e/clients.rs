@@ -40,20 +40,26 @@ fn served_in(mut lab: Lab) -> Served {
 }
 
 fn aria2c(lab: &Lab, folder: &Path, what: &str) {
-    let output = lab.aria2c(folder).arg(what).output();
+    aria2c_with(lab, folder, &[], what);
+}
+
+fn aria2c_with(lab: &Lab, folder: &Path, options: &[&str], what: &str) {
+    let output = lab.aria2c(folder).args(options).arg(what).output();
     let output = output.expect("aria2c is installed (make setup)");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// Runs until the client says that it is done, then ends it.
-fn transmission(lab: &Lab, folder: &Path, what: &str) {
+/// Runs until the client says that it is done, then ends it. `encryption` is 0 for plain, 1 for
+/// preferred (its default) and 2 for required.
+fn transmission(lab: &Lab, folder: &Path, encryption: u8, what: &str) {
     let [port] = free_ports();
     let done = folder.join("done");
     let script = folder.join("finished.sh");
     let config = folder.join("config");
     fs::create_dir_all(&config).expect("creates");
     // It tries µTP for a minute before it turns to TCP, which is all that we speak.
-    fs::write(config.join("settings.json"), r#"{"utp-enabled": false}"#).expect("writes");
+    let settings = format!(r#"{{"utp-enabled": false, "encryption": {encryption}}}"#);
+    fs::write(config.join("settings.json"), settings).expect("writes");
     fs::write(&script, format!("#!/bin/sh\ntouch {}\n", done.display())).expect("writes");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("allows");
     let mut client: Running = spawn(
@@ -88,11 +94,47 @@ fn aria2c_downloads_by_torrent_and_by_magnet_link_and_the_books_agree() {
 #[test]
 fn transmission_downloads_by_torrent_and_by_magnet_link_and_the_books_agree() {
     let s = served_in(Lab::in_namespace());
-    transmission(&s.lab, &s.lab.path("by-torrent"), s.torrent.to_str().expect("UTF-8"));
+    transmission(&s.lab, &s.lab.path("by-torrent"), 1, s.torrent.to_str().expect("UTF-8"));
     assert_eq!(sha256(&s.lab.path("by-torrent/film.bin")), sha256(&s.source));
     s.lab.wait_until_booked(s.infohash, SIZE as u64);
 
-    transmission(&s.lab, &s.lab.path("by-magnet"), &s.magnet);
+    transmission(&s.lab, &s.lab.path("by-magnet"), 1, &s.magnet);
+    assert_eq!(sha256(&s.lab.path("by-magnet/film.bin")), sha256(&s.source));
+    s.lab.wait_until_booked(s.infohash, 2 * SIZE as u64);
+}
+
+/// It refuses to speak plain, so what it gets came encrypted.
+#[test]
+fn aria2c_that_requires_encryption_downloads_in_both_forms_and_the_books_agree() {
+    let s = served();
+    let mut downloads = 0;
+    for (level, form) in [("plain", "plaintext"), ("arc4", "ARC4")] {
+        let level = format!("--bt-min-crypto-level={level}");
+        for what in [s.torrent.to_str().expect("UTF-8"), &s.magnet] {
+            downloads += 1;
+            let folder = s.lab.path(&downloads.to_string());
+            let log = s.lab.path(&format!("aria2c-{downloads}.log"));
+            let log_option = format!("--log={}", log.display());
+            let options = ["--bt-require-crypto=true", &level, &log_option];
+            aria2c_with(&s.lab, &folder, &options, what);
+            assert_eq!(sha256(&folder.join("film.bin")), sha256(&s.source));
+            s.lab.wait_until_booked(s.infohash, downloads * SIZE as u64);
+            let said = fs::read_to_string(&log).expect("its log");
+            let agreed = format!("peer prefers {form}");
+            assert!(said.contains(&agreed), "no `{agreed}` in {}", log.display());
+        }
+    }
+}
+
+/// In a network of its own, as above.
+#[test]
+fn transmission_that_requires_encryption_downloads_and_the_books_agree() {
+    let s = served_in(Lab::in_namespace());
+    transmission(&s.lab, &s.lab.path("by-torrent"), 2, s.torrent.to_str().expect("UTF-8"));
+    assert_eq!(sha256(&s.lab.path("by-torrent/film.bin")), sha256(&s.source));
+    s.lab.wait_until_booked(s.infohash, SIZE as u64);
+
+    transmission(&s.lab, &s.lab.path("by-magnet"), 2, &s.magnet);
     assert_eq!(sha256(&s.lab.path("by-magnet/film.bin")), sha256(&s.source));
     s.lab.wait_until_booked(s.infohash, 2 * SIZE as u64);
 }

@@ -1,9 +1,12 @@
 //! A peer's socket with its session: reads into a buffer that all share, writes chunks under permits,
-//! and asks the kernel what arrived. Decides nothing about the protocol.
+//! and asks the kernel what arrived. Encrypts, in a second shared buffer, for the peers that want it.
+//! Decides nothing about the protocol.
 
 use std::{
+    fs::File,
     io::{self, Read},
     net::{IpAddr, SocketAddr},
+    os::unix::fs::FileExt,
 };
 
 use mio::net::TcpStream;
@@ -12,10 +15,12 @@ use socket2::SockRef;
 
 use super::{files::OpenFiles, sys};
 use crate::logic::{
-    governor::{Allowance, Pacer, Permit, WireCost, address_group, class_of},
+    governor::{
+        Allowance, MAX_GRANT_STREAM_BYTES, Pacer, Permit, WireCost, address_group, class_of,
+    },
     now::Monotonic,
     usage::{PeerClass, Usage},
-    wire::{Chunk, Close, LocalPeer, PeerSession, Shelf},
+    wire::{Chunk, Close, ContentKey, LocalPeer, PeerSession, Shelf, mse::Keyring},
 };
 
 /// Unsent bytes that the kernel may hold for a peer. Under a limit they are bytes that the governor
@@ -28,6 +33,8 @@ const NOT_SENT_BYTES_UNLIMITED: u32 = 256 * 1024;
 const DSCP_LOWER_EFFORT: u32 = 0b0000_0100;
 /// Reads of one connection before others get their turn; each takes a full shared buffer.
 const READS_AT_ONCE: usize = 4;
+/// A chunk on its way through a cipher.
+pub(super) const SCRATCH_BYTES: usize = MAX_GRANT_STREAM_BYTES as usize;
 
 pub(super) struct Connection {
     stream: TcpStream,
@@ -110,13 +117,14 @@ impl Connection {
         buffer: &mut [u8],
         us: &LocalPeer,
         shelf: &Shelf,
+        keyring: &mut Keyring,
         now: Monotonic,
     ) -> Result<ReadEnd, Close> {
         for _ in 0..READS_AT_ONCE {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(Close::ByPeer),
                 Ok(n) => {
-                    self.session.handle_bytes(&buffer[..n], us, shelf, now)?;
+                    self.session.handle_bytes(&mut buffer[..n], us, shelf, keyring, now)?;
                     if n < buffer.len() {
                         return Ok(ReadEnd::Drained);
                     }
@@ -129,14 +137,16 @@ impl Connection {
         Ok(ReadEnd::More)
     }
 
-    /// Sends one chunk, if the pacer permits it.
+    /// Sends one chunk, if the pacer permits it. `scratch` has room for it, and nothing to keep.
     pub fn send_chunk(
         &mut self,
         shelf: &Shelf,
         files: &mut OpenFiles,
         pacer: &mut Pacer,
+        scratch: &mut [u8],
         now: Monotonic,
     ) -> Result<Turn, Close> {
+        let encrypts = self.session.outgoing().is_some();
         let Some(chunk) = self.session.poll_chunk(shelf) else { return Ok(Turn::Nothing) };
         let wanted = chunk.stream_bytes();
         let wire = self.cost.of(wanted);
@@ -146,13 +156,15 @@ impl Connection {
             Permit::Paused => return Ok(Turn::Paused),
         }
         let sent = match chunk {
+            Chunk::Opening(bytes) => send(&self.stream, bytes, 0)?,
+            chunk if encrypts => {
+                let scratch = &mut scratch[..wanted as usize];
+                copy_chunk(chunk, shelf, files, scratch)?;
+                self.send_encrypted(scratch)?
+            }
             Chunk::Control(bytes) => send(&self.stream, bytes, 0)?,
             Chunk::Block { header, content, offset, length } => {
-                let infohash = shelf.get(content).ok_or(Close::ContentRemoved)?.infohash();
-                let file = files.get(content, infohash).map_err(|error| {
-                    tracing::error!(%infohash, %error, "the content's file cannot be opened");
-                    Close::Unreadable
-                })?;
+                let file = content_file(files, shelf, content)?;
                 send_block(&self.stream, header, file, offset, length)?
             }
         };
@@ -176,7 +188,9 @@ impl Connection {
     ) -> Result<(), Close> {
         const CHOKE_BYTES: usize = 5;
         let Some(Chunk::Control(bytes)) = self.session.poll_chunk(shelf) else { return Ok(()) };
-        let sent = send(&self.stream, &bytes[..bytes.len().min(CHOKE_BYTES)], 0)?;
+        let Some(choke) = bytes.first_chunk::<CHOKE_BYTES>() else { return Ok(()) };
+        let mut choke = *choke;
+        let sent = self.send_encrypted(&mut choke)?;
         pacer.spend(self.cost.of(sent));
         self.note_sent(sent, now);
         Ok(())
@@ -195,6 +209,21 @@ impl Connection {
         std::mem::take(&mut self.usage)
     }
 
+    /// Passes `bytes` through the cipher, if the peer has one, as far as the socket takes them.
+    fn send_encrypted(&mut self, bytes: &mut [u8]) -> Result<u64, Close> {
+        let Some(cipher) = self.session.outgoing() else { return send(&self.stream, bytes, 0) };
+        let before = cipher.clone();
+        cipher.apply(bytes);
+        let sent = send(&self.stream, bytes, 0)?;
+        if sent < bytes.len() as u64 {
+            // What was not taken will be polled again, and has to meet the same key stream. So a
+            // connection that waits holds 258 bytes, not a block.
+            *cipher = before;
+            cipher.skip(sent as usize);
+        }
+        Ok(sent)
+    }
+
     fn note_sent(&mut self, stream_bytes: u64, now: Monotonic) {
         self.usage.wire_bytes += self.cost.of(stream_bytes);
         self.session.handle_sent(stream_bytes, now);
@@ -202,6 +231,40 @@ impl Connection {
             self.settle();
         }
     }
+}
+
+fn content_file<'a>(
+    files: &'a mut OpenFiles,
+    shelf: &Shelf,
+    content: ContentKey,
+) -> Result<&'a File, Close> {
+    let infohash = shelf.get(content).ok_or(Close::ContentRemoved)?.infohash();
+    files.get(content, infohash).map_err(|error| {
+        tracing::error!(%infohash, %error, "the content's file cannot be opened");
+        Close::Unreadable
+    })
+}
+
+/// The chunk's bytes, block included, into a buffer of just its size.
+fn copy_chunk(
+    chunk: Chunk<'_>,
+    shelf: &Shelf,
+    files: &mut OpenFiles,
+    out: &mut [u8],
+) -> Result<(), Close> {
+    match chunk {
+        Chunk::Opening(bytes) | Chunk::Control(bytes) => out.copy_from_slice(bytes),
+        Chunk::Block { header, content, offset, length: _ } => {
+            let (start, block) = out.split_at_mut(header.len());
+            start.copy_from_slice(header);
+            let file = content_file(files, shelf, content)?;
+            file.read_exact_at(block, offset).map_err(|error| {
+                tracing::error!(offset, %error, "the content's file cannot be read");
+                Close::Unreadable
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Bytes that the socket took; fewer than offered means that it is full.
@@ -221,7 +284,7 @@ fn send(stream: &TcpStream, bytes: &[u8], flags: i32) -> Result<u64, Close> {
 fn send_block(
     stream: &TcpStream,
     header: &[u8],
-    file: &std::fs::File,
+    file: &File,
     offset: u64,
     length: u32,
 ) -> Result<u64, Close> {

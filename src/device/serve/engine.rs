@@ -14,10 +14,11 @@ use std::{
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener, net::TcpStream};
+use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     OpenContent, ServeCommand, ServeSettings, SharedStats,
-    connection::{Connection, ReadEnd, Turn},
+    connection::{Connection, ReadEnd, SCRATCH_BYTES, Turn},
     deadlines::{Deadlines, Who},
     files::OpenFiles,
 };
@@ -27,7 +28,7 @@ use crate::logic::{
     infohash::Infohash,
     now::Monotonic,
     usage::{PeerClass, Usage, UsageDelta},
-    wire::{Close, ContentKey, LocalPeer, Shelf},
+    wire::{Close, ContentKey, LocalPeer, Shelf, mse::Keyring},
 };
 
 const WAKER: Token = Token(usize::MAX);
@@ -80,6 +81,9 @@ pub(super) struct Loop {
     /// Connections that may have more to read.
     to_read: Vec<u32>,
     read_buffer: Box<[u8]>,
+    keyring: Keyring,
+    /// All connections encrypt in one buffer.
+    scratch: Box<[u8]>,
 
     shelf: Shelf,
     files: OpenFiles,
@@ -133,6 +137,8 @@ impl Loop {
             generation: 0,
             to_read: vec![],
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
+            keyring: Keyring::new(StdRng::from_rng(&mut rand::rng())),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             shelf: Shelf::default(),
             files: OpenFiles::new(content),
             choker: Choker::new(slots_for(Allowance::Paused)),
@@ -345,7 +351,8 @@ impl Loop {
         else {
             return;
         };
-        match connection.read(&mut self.read_buffer, &self.us, &self.shelf, now) {
+        let (buffer, keyring) = (&mut self.read_buffer, &mut self.keyring);
+        match connection.read(buffer, &self.us, &self.shelf, keyring, now) {
             Ok(ReadEnd::Drained) => {}
             Ok(ReadEnd::More) => self.to_read.push(index),
             Err(why) => return self.close(index, why, now),
@@ -449,7 +456,8 @@ impl Loop {
         };
         let mut turn = Turn::Nothing;
         for _ in 0..chunks {
-            turn = connection.send_chunk(&self.shelf, &mut self.files, &mut self.pacer, now)?;
+            let (files, pacer, scratch) = (&mut self.files, &mut self.pacer, &mut self.scratch);
+            turn = connection.send_chunk(&self.shelf, files, pacer, scratch, now)?;
             if !matches!(turn, Turn::Sent) {
                 break;
             }
@@ -552,15 +560,13 @@ fn book(
     usage: &mut BTreeMap<(Infohash, PeerClass), Usage>,
     stats: &SharedStats,
 ) {
-    let taken = connection.take_usage();
+    // Before a content is named, only our side of an encrypted handshake is written, and waits here
+    // for a name. If none comes, it counts in the total and under no content.
+    let Some(content) = connection.session.content().and_then(|key| shelf.get(key)) else { return };
     let metadata = connection.session.take_metadata_requests();
     stats.metadata_requests.fetch_add(u64::from(metadata), Ordering::Relaxed);
-    if taken.is_zero() {
-        return;
-    }
-    // Nothing is written before the handshake has named a content that is on the shelf.
-    let content = connection.session.content().and_then(|key| shelf.get(key));
-    if let Some(content) = content {
+    let taken = connection.take_usage();
+    if !taken.is_zero() {
         usage.entry((content.infohash(), connection.class)).or_default().add(taken);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{BlockRequest, METADATA_PIECE_BYTES};
+use super::{BlockRequest, METADATA_PIECE_BYTES, mse};
 use crate::logic::{bitfield::Bitfield, infohash::Infohash};
 
 /// A content to be served. Its pieces lie in one file, in order.
@@ -37,6 +37,8 @@ pub struct Content {
 #[derive(Debug, Default)]
 pub struct Shelf {
     keys: BTreeMap<Infohash, ContentKey>,
+    /// By what an encrypted handshake names them with.
+    disguised: BTreeMap<[u8; 20], ContentKey>,
     contents: BTreeMap<ContentKey, Content>,
     next_key: u64,
 }
@@ -60,6 +62,7 @@ impl Shelf {
         let key = ContentKey(self.next_key);
         self.next_key += 1;
         self.keys.insert(servable.infohash, key);
+        self.disguised.insert(mse::disguise(servable.infohash), key);
         self.contents.insert(key, Content { servable, completed: vec![] });
         Ok(key)
     }
@@ -73,12 +76,18 @@ impl Shelf {
 
     pub fn remove(&mut self, infohash: Infohash) -> Option<ContentKey> {
         let key = self.keys.remove(&infohash)?;
+        self.disguised.remove(&mse::disguise(infohash));
         self.contents.remove(&key);
         Some(key)
     }
 
     pub fn find(&self, infohash: Infohash) -> Option<ContentKey> {
         self.keys.get(&infohash).copied()
+    }
+
+    /// By MSE's HASH('req2', infohash).
+    pub fn find_disguised(&self, disguised: &[u8; 20]) -> Option<ContentKey> {
+        self.disguised.get(disguised).copied()
     }
 
     pub fn get(&self, key: ContentKey) -> Option<&Content> {

@@ -3,7 +3,8 @@
 use super::{WireError, reserved};
 use crate::logic::infohash::Infohash;
 
-const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
+/// What tells a plain connection from an encrypted one.
+pub const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 pub const HANDSHAKE_BYTES: usize = 68;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// `None` until all 68 bytes are there; a wrong start is told as early as it shows, so that a
-    /// client that tries encryption first can come back in plain.
+    /// `None` until all 68 bytes are there; a wrong start is told as early as it shows.
     pub fn parse(bytes: &[u8]) -> Result<Option<Handshake>, WireError> {
         let start = bytes.len().min(PROTOCOL.len());
         if bytes[..start] != PROTOCOL[..start] {

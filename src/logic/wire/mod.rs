@@ -1,12 +1,14 @@
 //! The peer protocol as a seeder speaks it: BEP 3 with the fast extension (BEP 6), metadata for
-//! magnet links (BEP 9), the extension protocol (BEP 10) and `upload_only` (BEP 21). Bytes in,
-//! bytes out; it opens nothing, and every length in it that a stranger chooses has a limit.
+//! magnet links (BEP 9), the extension protocol (BEP 10) and `upload_only` (BEP 21), plain or inside
+//! Message Stream Encryption. Bytes in, bytes out; it opens nothing, and every length in it that a
+//! stranger chooses has a limit.
 
 mod content;
 mod delivery;
 mod extension;
 mod handshake;
 mod message;
+pub mod mse;
 mod peer;
 mod requests;
 

@@ -11,6 +11,7 @@ use super::{
     Handshake, MAX_METADATA_ROUNDS, MAX_OUTBOX_BYTES, MAX_QUEUED_METADATA, MAX_REQUEST_BYTES,
     Message, MetadataMessage, OurExtensionHandshake, Queued, RequestQueue, Shelf, WireError,
     extension::{HANDSHAKE_ID, OUR_METADATA_ID},
+    mse::{Envelope, Keyring, MseError, Rc4},
 };
 use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, now::Monotonic};
 
@@ -56,6 +57,8 @@ impl Default for Timeouts {
 pub enum Close {
     #[error(transparent)]
     Wire(#[from] WireError),
+    #[error(transparent)]
+    Encryption(#[from] MseError),
     #[error("it asked for a content that is not served here")]
     UnknownInfohash,
     #[error("it is ourselves")]
@@ -89,9 +92,13 @@ pub enum Close {
 impl Close {
     /// The peer broke the protocol; an honest client never does.
     pub fn is_abuse(self) -> bool {
+        if self == Close::Encryption(MseError::TooMany) {
+            return false;
+        }
         matches!(
             self,
             Close::Wire(_)
+                | Close::Encryption(_)
                 | Close::UnaskedBlock
                 | Close::ImpossibleRequest
                 | Close::Flood
@@ -103,6 +110,8 @@ impl Close {
 /// The next bytes of the stream; at most `MAX_GRANT_STREAM_BYTES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk<'a> {
+    /// Our side of an encrypted handshake. It leaves as it is; all else passes through `outgoing`.
+    Opening(&'a [u8]),
     Control(&'a [u8]),
     /// What is left of the block's header (often nothing), then `length` bytes of the content's file.
     Block {
@@ -116,7 +125,7 @@ pub enum Chunk<'a> {
 impl Chunk<'_> {
     pub fn stream_bytes(&self) -> u64 {
         match self {
-            Chunk::Control(bytes) => bytes.len() as u64,
+            Chunk::Opening(bytes) | Chunk::Control(bytes) => bytes.len() as u64,
             Chunk::Block { header, length, .. } => header.len() as u64 + u64::from(*length),
         }
     }
@@ -135,6 +144,7 @@ struct Sending {
 #[derive(Debug)]
 pub struct PeerSession {
     peer: IpAddr,
+    envelope: Envelope,
     content: Option<ContentKey>,
     /// The peer's handshake, as far as it has come.
     greeting: Vec<u8>,
@@ -167,6 +177,7 @@ impl PeerSession {
     pub fn new(peer: IpAddr, now: Monotonic) -> PeerSession {
         PeerSession {
             peer,
+            envelope: Envelope::new(),
             content: None,
             greeting: Vec::new(),
             assembler: Assembler::default(),
@@ -190,30 +201,20 @@ impl PeerSession {
         }
     }
 
-    /// Takes what the peer sent. After an error nothing more is to be sent either.
+    /// Takes what the peer sent, and decrypts it in place if it is encrypted. After an error nothing
+    /// more is to be sent either.
     pub fn handle_bytes(
         &mut self,
-        mut input: &[u8],
+        input: &mut [u8],
         us: &LocalPeer,
         shelf: &Shelf,
+        keyring: &mut Keyring,
         now: Monotonic,
     ) -> Result<(), Close> {
         self.heard_at = now;
-        let key = match self.content {
-            Some(key) => key,
-            None => match self.handle_greeting(&mut input, us, shelf)? {
-                Some(key) => key,
-                None => return Ok(()),
-            },
-        };
-        let content = shelf.get(key).ok_or(Close::ContentRemoved)?;
-        // The assembler lends out its buffer while a message is looked at.
-        let mut assembler = std::mem::take(&mut self.assembler);
-        while let Some(message) = assembler.next(&mut input)? {
-            self.handle_message(message, content)?;
-        }
-        self.assembler = assembler;
-        Ok(())
+        let opened = self.envelope.open(input, shelf, keyring, now)?;
+        self.handle_plain(opened.start, us, shelf)?;
+        self.handle_plain(opened.rest, us, shelf)
     }
 
     /// `length` bytes of the last chunk left; `None` room was left for the rest if they are fewer.
@@ -224,6 +225,10 @@ impl PeerSession {
         self.sent_at = now;
         self.blocked_since = None;
         self.deliveries.wrote(length);
+        if !self.envelope.answer().is_empty() {
+            self.envelope.handle_answer_sent(length as usize);
+            return;
+        }
         if let Some(sending) = &mut self.sending {
             sending.sent += length as u32;
             if sending.sent == 13 + sending.length {
@@ -269,6 +274,9 @@ impl PeerSession {
 
     /// The next chunk to send, the same one until `handle_sent` moves on.
     pub fn poll_chunk(&mut self, shelf: &Shelf) -> Option<Chunk<'_>> {
+        if !self.envelope.answer().is_empty() {
+            return Some(Chunk::Opening(self.envelope.answer()));
+        }
         let key = self.content?;
         if self.sending.is_none() && self.outbox.is_empty() {
             self.refill(shelf.get(key)?);
@@ -294,7 +302,8 @@ impl PeerSession {
             let content = self.content.and_then(|key| shelf.get(key));
             content.is_some_and(|c| c.completed().len() > self.haves_told)
         };
-        self.sending.is_some()
+        !self.envelope.answer().is_empty()
+            || self.sending.is_some()
             || !self.outbox.is_empty()
             || !self.metadata_requests.is_empty()
             || !self.requests.is_empty()
@@ -351,7 +360,13 @@ impl PeerSession {
 
     /// Nothing but requests is pending: a message said now is the very next thing in the stream.
     pub fn is_between_messages(&self) -> bool {
-        self.sending.is_none() && self.outbox.is_empty()
+        self.sending.is_none() && self.outbox.is_empty() && self.envelope.answer().is_empty()
+    }
+
+    /// The cipher for what leaves, if the peer wants it encrypted. It has to pass through once, in
+    /// order, and no further than the socket takes it.
+    pub fn outgoing(&mut self) -> Option<&mut Rc4> {
+        self.envelope.outgoing()
     }
 
     /// Metadata requests (BEP 9) since the last call.
@@ -363,6 +378,30 @@ impl PeerSession {
 
     pub fn deliveries(&mut self) -> &mut Deliveries {
         &mut self.deliveries
+    }
+
+    /// What the peer protocol gets, whatever it came in.
+    fn handle_plain(
+        &mut self,
+        mut input: &[u8],
+        us: &LocalPeer,
+        shelf: &Shelf,
+    ) -> Result<(), Close> {
+        let key = match self.content {
+            Some(key) => key,
+            None => match self.handle_greeting(&mut input, us, shelf)? {
+                Some(key) => key,
+                None => return Ok(()),
+            },
+        };
+        let content = shelf.get(key).ok_or(Close::ContentRemoved)?;
+        // The assembler lends out its buffer while a message is looked at.
+        let mut assembler = std::mem::take(&mut self.assembler);
+        while let Some(message) = assembler.next(&mut input)? {
+            self.handle_message(message, content)?;
+        }
+        self.assembler = assembler;
+        Ok(())
     }
 
     fn handle_greeting(
@@ -381,6 +420,9 @@ impl PeerSession {
         }
         let key = shelf.find(theirs.infohash).ok_or(Close::UnknownInfohash)?;
         let content = shelf.get(key).ok_or(Close::UnknownInfohash)?;
+        if self.envelope.content().is_some_and(|named| named != key) {
+            return Err(MseError::OtherContent.into());
+        }
         self.content = Some(key);
         self.fast = theirs.fast;
         self.haves_told = content.completed().len();

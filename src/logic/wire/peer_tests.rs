@@ -1,6 +1,7 @@
 //! Scenes with one peer, in memory.
 
 use proptest::prelude::*;
+use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
     super::{MAX_QUEUED_REQUESTS, content::tests::servable},
@@ -32,6 +33,7 @@ struct Scene {
     us: LocalPeer,
     shelf: Shelf,
     session: PeerSession,
+    keyring: Keyring,
     now: Monotonic,
 }
 
@@ -39,7 +41,8 @@ impl Scene {
     fn new(have: Bitfield) -> Scene {
         let mut shelf = Shelf::default();
         shelf.add(servable(have)).expect("fits");
-        Scene { us: us(), shelf, session: PeerSession::new(PEER, at(0)), now: at(0) }
+        let keyring = Keyring::new(StdRng::seed_from_u64(1));
+        Scene { us: us(), shelf, session: PeerSession::new(PEER, at(0)), keyring, now: at(0) }
     }
 
     /// Past both handshakes, interested and unchoked.
@@ -59,7 +62,8 @@ impl Scene {
     }
 
     fn feed(&mut self, bytes: &[u8]) -> Result<(), Close> {
-        self.session.handle_bytes(bytes, &self.us, &self.shelf, self.now)
+        let (us, shelf, keyring) = (&self.us, &self.shelf, &mut self.keyring);
+        self.session.handle_bytes(&mut bytes.to_vec(), us, shelf, keyring, self.now)
     }
 
     fn hear(&mut self, messages: &[Message<'_>]) -> Result<(), Close> {
@@ -75,7 +79,7 @@ impl Scene {
             assert!(chunk.stream_bytes() <= u64::from(MAX_GRANT_STREAM_BYTES));
             let length = chunk.stream_bytes();
             match chunk {
-                Chunk::Control(bytes) => control.extend_from_slice(bytes),
+                Chunk::Opening(bytes) | Chunk::Control(bytes) => control.extend_from_slice(bytes),
                 Chunk::Block { offset, length, .. } => {
                     told(&mut control, &mut out);
                     out.push(format!("block {offset}+{length}"));
@@ -376,7 +380,7 @@ proptest! {
                 let take = takes[i % takes.len()].min(chunk.stream_bytes());
                 i += 1;
                 let bytes = match chunk {
-                    Chunk::Control(bytes) => bytes.to_vec(),
+                    Chunk::Opening(bytes) | Chunk::Control(bytes) => bytes.to_vec(),
                     Chunk::Block { header, offset, length, .. } => {
                         let body = (offset..offset + u64::from(length)).map(|o| (o % 251) as u8);
                         header.iter().copied().chain(body).collect()

@@ -12,7 +12,10 @@ use super::super::*;
 use crate::logic::{
     bitfield::Bitfield,
     usage::Usage,
-    wire::{BlockRequest, Handshake, Message},
+    wire::{
+        BlockRequest, Handshake, Message,
+        mse::{PAD_BYTES_MAX, Rc4, initiator::Initiator},
+    },
 };
 
 pub const PIECE_BYTES: u32 = 256 * 1024;
@@ -168,26 +171,39 @@ pub enum Said {
 pub struct Leecher {
     pub stream: TcpStream,
     pub received_bytes: u64,
+    /// Outgoing and incoming, of an encrypted connection.
+    ciphers: Option<(Rc4, Rc4)>,
 }
 
 impl Leecher {
     pub fn raw(address: SocketAddr) -> Leecher {
         let stream = TcpStream::connect(address).expect("connects");
         stream.set_read_timeout(Some(PATIENCE)).expect("sets");
-        Leecher { stream, received_bytes: 0 }
+        Leecher { stream, received_bytes: 0, ciphers: None }
     }
 
     /// With a receive buffer of about `bytes`, set before the window is agreed.
     pub fn with_small_window(stage: &Stage, bytes: usize) -> Leecher {
+        let mut leecher = Leecher::raw_with_small_window(stage, bytes);
+        leecher.greet(stage.infohash, true);
+        leecher
+    }
+
+    pub fn slow_and_encrypted(stage: &Stage, bytes: usize) -> Leecher {
+        let mut leecher = Leecher::raw_with_small_window(stage, bytes);
+        leecher.encrypt(&Initiator::to(stage.infohash, 2), 2);
+        leecher.greet(stage.infohash, true);
+        leecher
+    }
+
+    fn raw_with_small_window(stage: &Stage, bytes: usize) -> Leecher {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
             .expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("sets");
         socket.connect(&stage.address.into()).expect("connects");
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).expect("sets");
-        let mut leecher = Leecher { stream, received_bytes: 0 };
-        leecher.greet(stage.infohash, true);
-        leecher
+        Leecher { stream, received_bytes: 0, ciphers: None }
     }
 
     pub fn connect(address: SocketAddr, infohash: Infohash, fast: bool) -> Leecher {
@@ -196,22 +212,71 @@ impl Leecher {
         leecher
     }
 
+    /// With an encrypted handshake, our plain one in its initial payload. `provide` is 1 for
+    /// plaintext after it, 2 for RC4.
+    pub fn encrypted(address: SocketAddr, infohash: Infohash, provide: u32) -> Leecher {
+        let mut leecher = Leecher::raw(address);
+        let payload = leecher.handshake(infohash, true).encode().to_vec();
+        leecher.encrypt(&Initiator { payload, ..Initiator::to(infohash, provide) }, provide);
+        leecher.hear_handshake(infohash);
+        leecher
+    }
+
+    pub fn encrypt(&mut self, initiator: &Initiator, expected: u32) {
+        self.write(initiator.hello());
+        let mut reply = initiator.reply(&self.read());
+        self.write(reply.bytes.clone());
+        let mut window = self.read::<8>();
+        while window != reply.marker {
+            window.rotate_left(1);
+            [window[7]] = self.read();
+        }
+        assert_eq!(reply.read_selection(self.read()), (expected, 0));
+        self.ciphers = (expected == 2).then_some((reply.outgoing, reply.incoming));
+    }
+
     pub fn greet(&mut self, infohash: Infohash, fast: bool) {
-        let shake =
-            Handshake { infohash, peer_id: *b"-TT0001-leecherleech", fast, extensions: true };
-        self.stream.write_all(&shake.encode()).expect("writes");
-        let mut answer = [0; 68];
-        self.stream.read_exact(&mut answer).expect("a handshake");
+        self.write(self.handshake(infohash, fast).encode().to_vec());
+        self.hear_handshake(infohash);
+    }
+
+    fn handshake(&self, infohash: Infohash, fast: bool) -> Handshake {
+        Handshake { infohash, peer_id: *b"-TT0001-leecherleech", fast, extensions: true }
+    }
+
+    fn hear_handshake(&mut self, infohash: Infohash) {
+        let answer = self.read::<68>();
         let theirs = Handshake::parse(&answer).expect("well-formed").expect("whole");
         assert_eq!(theirs.infohash, infohash);
         assert!(theirs.fast && theirs.extensions);
-        self.received_bytes += 68;
+    }
+
+    /// Encrypted, if the connection is.
+    pub fn write(&mut self, mut bytes: Vec<u8>) {
+        if let Some((outgoing, _)) = &mut self.ciphers {
+            outgoing.apply(&mut bytes);
+        }
+        self.stream.write_all(&bytes).expect("writes");
+    }
+
+    fn read_into(&mut self, out: &mut [u8]) {
+        self.stream.read_exact(out).expect("what comes next");
+        self.received_bytes += out.len() as u64;
+        if let Some((_, incoming)) = &mut self.ciphers {
+            incoming.apply(out);
+        }
+    }
+
+    fn read<const N: usize>(&mut self) -> [u8; N] {
+        let mut out = [0; N];
+        self.read_into(&mut out);
+        out
     }
 
     pub fn send(&mut self, messages: &[Message<'_>]) {
         let mut bytes = vec![];
         messages.iter().for_each(|m| m.encode(&mut bytes));
-        self.stream.write_all(&bytes).expect("writes");
+        self.write(bytes);
     }
 
     pub fn request(&mut self, blocks: &[BlockRequest]) {
@@ -220,11 +285,8 @@ impl Leecher {
     }
 
     pub fn next(&mut self) -> Said {
-        let mut prefix = [0; 4];
-        self.stream.read_exact(&mut prefix).expect("a message");
-        let mut message = vec![0; u32::from_be_bytes(prefix) as usize];
-        self.stream.read_exact(&mut message).expect("its rest");
-        self.received_bytes += 4 + message.len() as u64;
+        let mut message = vec![0; u32::from_be_bytes(self.read()) as usize];
+        self.read_into(&mut message);
         let word =
             |at: usize| u32::from_be_bytes(message[at..at + 4].try_into().expect("four bytes"));
         if message.first() == Some(&7) {
@@ -277,11 +339,20 @@ impl Leecher {
 
     /// The engine has closed: nothing more, or a reset.
     pub fn expect_end(&mut self) {
+        assert_eq!(self.read_to_end(), b"", "said something before closing");
+    }
+
+    /// The engine closes, after an answer to the key at most.
+    pub fn expect_cut(&mut self) {
+        assert!(self.read_to_end().len() <= 96 + PAD_BYTES_MAX, "said more than its key");
+    }
+
+    fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = vec![];
         match self.stream.read_to_end(&mut rest) {
             Ok(_) => {}
             Err(e) => assert_eq!(e.kind(), io::ErrorKind::ConnectionReset),
         }
-        assert_eq!(rest, b"", "said something before closing");
+        rest
     }
 }
