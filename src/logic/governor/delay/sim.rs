@@ -2,11 +2,7 @@
 //! flows, a household that uploads with TCP, and probes. A simulation: it knows nothing of kernels,
 //! delayed acknowledgements or Wi-Fi.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -17,7 +13,7 @@ const PACKET_BYTES: u64 = 1500;
 const PROBE_BYTES: u64 = 84;
 /// Linux sends two segments at a time at these rates.
 const PACING_QUANTUM_PACKETS: u64 = 2;
-pub const BASE_RTT_MICROS: u64 = 20_000;
+const BASE_RTT_MICROS: u64 = 20_000;
 /// 300 ms at 20 Mbit/s.
 const FIFO_BYTES: f64 = 750_000.0;
 
@@ -31,13 +27,13 @@ enum Event {
     ProbeReturns(u64),
 }
 
-pub struct Household {
-    pub uploading: bool,
+struct Household {
+    uploading: bool,
     window_packets: f64,
     slow_start: bool,
     in_flight: u64,
     cut_at: u64,
-    pub acked_bytes: u64,
+    acked_bytes: u64,
 }
 
 pub struct Uplink {
@@ -49,11 +45,12 @@ pub struct Uplink {
     queue_bytes: f64,
     queue_at: u64,
     jitter_micros: u64,
+    pub base_rtt_micros: u64,
     peers: u32,
     /// Flow by flow: no second event while one is due.
     scheduled: Vec<bool>,
     acked_bytes: u64,
-    pub household: Household,
+    household: Household,
     pub controller: DelayController,
     rate: u64,
     pub peers_want_more: bool,
@@ -61,13 +58,18 @@ pub struct Uplink {
     pings: Vec<Duration>,
     ping_at: u64,
     /// (when, rate), after each change.
-    pub rates: VecDeque<(u64, u64)>,
+    rates: Vec<(u64, u64)>,
 }
 
 impl Uplink {
     /// `peers` are connected; of those the choker serves as many as suit the rate.
     pub fn new(mbit: u64, peers: u32, jitter_micros: u64, seed: u64) -> Uplink {
-        let mut controller = DelayController::new(u64::MAX, Monotonic::START);
+        Uplink::limited(u64::MAX, mbit, peers, jitter_micros, seed)
+    }
+
+    /// With a limit in bytes per second by other rules.
+    pub fn limited(rate_max: u64, mbit: u64, peers: u32, jitter_micros: u64, seed: u64) -> Uplink {
+        let mut controller = DelayController::new(rate_max, Monotonic::START);
         let rate = controller.poll_rate().expect("the first rate");
         let mut uplink = Uplink {
             micros: 0,
@@ -78,6 +80,7 @@ impl Uplink {
             queue_bytes: 0.0,
             queue_at: 0,
             jitter_micros,
+            base_rtt_micros: BASE_RTT_MICROS,
             peers,
             scheduled: vec![false; peers as usize],
             acked_bytes: 0,
@@ -94,7 +97,7 @@ impl Uplink {
             peers_want_more: true,
             pings: vec![],
             ping_at: 0,
-            rates: VecDeque::new(),
+            rates: vec![],
         };
         uplink.at(0, Event::ProbeSends);
         uplink.wake_flows();
@@ -127,16 +130,26 @@ impl Uplink {
         self.household_sends();
     }
 
+    pub fn household_bytes(&self) -> u64 {
+        self.household.acked_bytes
+    }
+
     pub fn stop_upload(&mut self) {
         self.household.uploading = false;
     }
 
-    pub fn acked_bytes(&self) -> u64 {
-        self.acked_bytes
+    /// Wire bytes per second that reach the peers, over this time.
+    pub fn served(&mut self, time: Duration) -> u64 {
+        let before = self.acked_bytes;
+        self.run(time);
+        (self.acked_bytes - before) * 1000 / time.as_millis() as u64
     }
 
-    pub fn device_stops(&mut self) {
-        self.peers = 0;
+    /// When the rate first was as `wanted`, counted from `since`.
+    pub fn time_until(&self, since: u64, wanted: impl Fn(u64) -> bool) -> Option<Duration> {
+        let mut later = self.rates.iter().filter(|(at, _)| *at >= since);
+        let (at, _) = later.find(|(_, rate)| wanted(*rate))?;
+        Some(Duration::from_micros(at - since))
     }
 
     /// 50th, 95th and 99th percentile of what the household's pings felt since the last call.
@@ -161,7 +174,7 @@ impl Uplink {
                 let sent = self.micros;
                 if let Some(departs) = self.enqueue(PROBE_BYTES) {
                     let jitter = self.rng.random_range(0..=2 * self.jitter_micros);
-                    let returns = departs + BASE_RTT_MICROS + jitter;
+                    let returns = departs + self.base_rtt_micros + jitter;
                     self.at(returns, Event::ProbeReturns(sent));
                 }
                 self.at(sent + PROBE_INTERVAL.as_micros() as u64, Event::ProbeSends);
@@ -180,7 +193,7 @@ impl Uplink {
         self.controller.handle_sample(sample, now);
         if let Some(rate) = self.controller.poll_rate() {
             self.rate = rate;
-            self.rates.push_back((self.micros, rate));
+            self.rates.push((self.micros, rate));
             self.wake_flows();
         }
     }
@@ -211,7 +224,7 @@ impl Uplink {
         }
         for _ in 0..PACING_QUANTUM_PACKETS {
             if let Some(departs) = self.enqueue(PACKET_BYTES) {
-                self.at(departs + BASE_RTT_MICROS, Event::DeviceAcked);
+                self.at(departs + self.base_rtt_micros, Event::DeviceAcked);
             }
         }
         // Timers are not exact, which keeps flows from marching in step.
@@ -227,10 +240,10 @@ impl Uplink {
             self.household.in_flight += 1;
             let sent = self.micros;
             match self.enqueue(PACKET_BYTES) {
-                Some(departs) => self.at(departs + BASE_RTT_MICROS, Event::HouseholdAcked),
+                Some(departs) => self.at(departs + self.base_rtt_micros, Event::HouseholdAcked),
                 None => {
                     let full = (FIFO_BYTES / self.bytes_per_second * 1e6) as u64;
-                    self.at(sent + full + BASE_RTT_MICROS, Event::HouseholdLost(sent));
+                    self.at(sent + full + self.base_rtt_micros, Event::HouseholdLost(sent));
                 }
             }
         }
