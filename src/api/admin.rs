@@ -13,7 +13,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::logic::{infohash::Infohash, now::UnixSeconds, units::Micros};
+use crate::logic::{
+    governor::allowance::Reason, infohash::Infohash, now::UnixSeconds, units::Micros,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
@@ -64,7 +66,12 @@ pub struct Status {
     pub problem: Option<String>,
     pub pause: PauseView,
     pub egress_bytes_per_second: u64,
+    /// The owner's limit.
     pub egress_bytes_per_second_max: u64,
+    /// What may leave right now; never more than the limit.
+    pub egress_bytes_per_second_allowed: u64,
+    /// The rule that says so.
+    pub allowance_reason: Reason,
     /// Wire bytes per second, oldest first, one value a second, 60 at most.
     pub egress_history: Vec<u64>,
     pub peers_connected: u32,
@@ -84,7 +91,9 @@ pub enum State {
     /// Nothing is held and nothing is being filled.
     Empty,
     Paused,
-    /// See `problem`.
+    /// Nothing may leave, by one of the owner's own rules: see `allowance_reason`. It ends by itself.
+    Resting,
+    /// See `problem`, or `allowance_reason` when the line is throttled.
     Attention,
 }
 

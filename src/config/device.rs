@@ -6,7 +6,10 @@ use serde::Deserialize;
 use url::Url;
 
 use super::Settings;
-use crate::logic::units::{GIB, MIB};
+use crate::logic::{
+    governor::allowance::{self, Asymmetry, DAY_NAMES, Schedule, UTC_OFFSET_MINUTES},
+    units::{GIB, MIB},
+};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -14,6 +17,8 @@ pub struct DeviceConfig {
     pub data_dir: PathBuf,
     pub hub: HubLink,
     pub serve: Serve,
+    pub schedule: Week,
+    pub caps: Caps,
     pub cache: Cache,
     pub admin: Admin,
 }
@@ -33,6 +38,30 @@ pub struct Serve {
     pub egress_bytes_per_second_max: u64,
     pub connections_max: u32,
     pub connections_per_ip_max: u32,
+}
+
+/// The owner's week; each day is 24 characters, one an hour.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Week {
+    pub utc_offset_minutes: i32,
+    pub monday: String,
+    pub tuesday: String,
+    pub wednesday: String,
+    pub thursday: String,
+    pub friday: String,
+    pub saturday: String,
+    pub sunday: String,
+}
+
+/// Zero is no cap.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Caps {
+    pub egress_bytes_per_day_max: u64,
+    pub egress_bytes_per_month_max: u64,
+    pub egress_to_ingress_max_24_hours: u32,
+    pub egress_to_ingress_max_30_days: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -55,6 +84,8 @@ impl Default for DeviceConfig {
             data_dir: "/var/lib/larder".into(),
             hub: HubLink::default(),
             serve: Serve::default(),
+            schedule: Week::default(),
+            caps: Caps::default(),
             cache: Cache::default(),
             admin: Admin::default(),
         }
@@ -82,6 +113,67 @@ impl Default for Serve {
             connections_max: 500,
             connections_per_ip_max: 16,
         }
+    }
+}
+
+impl Default for Week {
+    fn default() -> Self {
+        let full = || "F".repeat(24);
+        Week {
+            utc_offset_minutes: 0,
+            monday: full(),
+            tuesday: full(),
+            wednesday: full(),
+            thursday: full(),
+            friday: full(),
+            saturday: full(),
+            sunday: full(),
+        }
+    }
+}
+
+impl Week {
+    /// Or one sentence on what to change.
+    pub fn settle(&self) -> Result<Schedule, String> {
+        if !UTC_OFFSET_MINUTES.contains(&self.utc_offset_minutes) {
+            return Err(format!(
+                "schedule.utc_offset_minutes is {}: it must be from {} to {}, such as 480 for UTC+8",
+                self.utc_offset_minutes,
+                UTC_OFFSET_MINUTES.start(),
+                UTC_OFFSET_MINUTES.end()
+            ));
+        }
+        let days = [
+            &self.monday,
+            &self.tuesday,
+            &self.wednesday,
+            &self.thursday,
+            &self.friday,
+            &self.saturday,
+            &self.sunday,
+        ];
+        let mut schedule =
+            Schedule { utc_offset_minutes: self.utc_offset_minutes, ..Schedule::default() };
+        for ((name, text), day) in DAY_NAMES.iter().zip(days).zip(&mut schedule.week) {
+            *day = Schedule::parse_day(text).map_err(|e| format!("schedule.{name} {e}"))?;
+        }
+        Ok(schedule)
+    }
+}
+
+impl Caps {
+    pub fn settle(&self) -> (allowance::Caps, Asymmetry) {
+        let bytes = |cap| Some(cap).filter(|cap| *cap > 0);
+        let ratio = |max| Some(max).filter(|max| *max > 0);
+        let caps = allowance::Caps {
+            egress_bytes_per_day_max: bytes(self.egress_bytes_per_day_max),
+            egress_bytes_per_month_max: bytes(self.egress_bytes_per_month_max),
+        };
+        let asymmetry = Asymmetry {
+            ratio_max_24_hours: ratio(self.egress_to_ingress_max_24_hours),
+            ratio_max_30_days: ratio(self.egress_to_ingress_max_30_days),
+        };
+        (caps, asymmetry)
     }
 }
 
@@ -117,6 +209,7 @@ impl Settings for DeviceConfig {
                 "serve.connections_max and serve.connections_per_ip_max must be at least 1".into(),
             );
         }
+        self.schedule.settle()?;
         if !matches!(self.hub.url.scheme(), "http" | "https") {
             return Err("hub.url must start with http:// or https://".into());
         }
@@ -155,8 +248,26 @@ mod tests {
             "[serve]\nlisten = []",
             "[serve]\negress_bytes_per_second_max = 3",
             "[hub]\nurl = \"ftp://x/\"",
+            "[schedule]\nutc_offset_minutes = 900",
+            "[schedule]\nfriday = \"FFFF\"",
+            "[schedule]\nfriday = \"xFFFFFFFFFFFFFFFFFFFFFFF\"",
         ] {
             assert!(matches!(parse(bad), Err(ConfigError::Invalid { .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_day() {
+        let error = parse("[schedule]\nfriday = \"FFFF\"").expect_err("refused").to_string();
+        assert!(error.contains("schedule.friday needs 24 characters"), "{error}");
+        assert!(error.ends_with("has 4"), "{error}");
+    }
+
+    #[test]
+    fn zero_is_no_cap_and_no_guard() {
+        let (caps, asymmetry) = Caps::default().settle();
+        assert!(caps.is_trivial() && asymmetry.is_trivial());
+        let config = parse("[caps]\negress_bytes_per_day_max = 5").expect("parses");
+        assert_eq!(config.caps.settle().0.egress_bytes_per_day_max, Some(5));
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     books::Books,
     clock::Clock,
+    line::Line,
     owner::{Answer, Wish},
     serve::{Engine, Servable, ServeCommand},
     start::{DaemonError, holdings, setting},
@@ -31,9 +32,10 @@ use crate::{
     },
     config::device::DeviceConfig,
     logic::{
+        governor::allowance::{Pause, Reason},
         hotlist::Entry,
         infohash::Infohash,
-        node::{AnnounceEvent, Command, Event, Node, Pause},
+        node::{AnnounceEvent, Command, Event, Node},
         now::{Now, UnixSeconds, UtcHour},
         usage::{UsageDelta, UsageLine},
     },
@@ -131,6 +133,9 @@ pub struct Daemon {
     pub(super) context: Context,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) books: Books,
+    pub(super) line: Line,
+    /// The reason for the allowance that was last logged.
+    pub(super) reason: Reason,
     pub(super) holdings: BTreeMap<Infohash, Holding>,
     pub(super) history: EgressHistory,
     pub(super) status: watch::Sender<Status>,
@@ -207,6 +212,7 @@ impl Daemon {
                 self.engine.send(ServeCommand::Have { infohash, piece });
                 let holding = self.holdings.entry(infohash).or_default();
                 holding.held_bytes += bytes;
+                self.line.filled(bytes);
                 match source {
                     FillSource::WebSeed => holding.web_seed_bytes += bytes,
                     FillSource::Peer => holding.peer_bytes += bytes,
@@ -241,6 +247,7 @@ impl Daemon {
     pub(super) fn tick(&mut self) {
         self.flush();
         let now = self.clock.now();
+        self.count(now);
         self.history.sample(self.engine.stats().egress_wire_bytes_total, now.monotonic);
         let status = self.compose_status(now);
         self.status.send_if_modified(|held| {
@@ -250,6 +257,27 @@ impl Daemon {
             }
             changed
         });
+    }
+
+    /// Tells the governor what went over the line, and keeps what was filled for the next start.
+    fn count(&mut self, now: Now) {
+        let stats = self.engine.stats();
+        // The engine counts who waits only while somebody is served.
+        let waiting = stats.peers_waiting.min(stats.peers_unchoked);
+        let counters = self.line.counters(stats.egress_wire_bytes_total, waiting);
+        self.node.handle_event(Event::Counted(counters), now);
+        let reason = self.node.snapshot().allowance.ruling.reason;
+        if std::mem::replace(&mut self.reason, reason) != reason {
+            tracing::info!("what may leave has changed: {reason}");
+        }
+        if let Some((hour, bytes)) = self.line.take_due(now) {
+            let store = self.context.store.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = store.add_ingress(hour, bytes) {
+                    tracing::error!("cannot keep what was filled for the next start: {error}");
+                }
+            });
+        }
     }
 
     fn flush(&mut self) {
@@ -465,6 +493,11 @@ impl Daemon {
         deltas.extend(self.engine.stop());
         if let Message::FlushFailed { problem, .. } = save(&self.context.store, hour, deltas) {
             tracing::error!("the last second's counts are lost: {problem}");
+        }
+        if let Some((hour, bytes)) = self.line.take(self.clock.now().wall)
+            && let Err(error) = self.context.store.add_ingress(hour, bytes)
+        {
+            tracing::error!("cannot keep what was filled for the next start: {error}");
         }
         let goodbyes = self.node.goodbyes().into_iter().map(|entry| {
             let uploaded = self.context.store.egress(entry.infohash).payload_bytes;

@@ -7,6 +7,7 @@ mod books;
 mod clock;
 mod daemon;
 mod identity;
+mod line;
 mod observe;
 mod owner;
 pub mod serve;

@@ -20,6 +20,7 @@ use super::{
     clock::Clock,
     daemon::{Daemon, Message},
     identity::Identity,
+    line::{self, Line},
     observe,
     owner::{OwnerBackend, StoredCredentials, setup_code},
     serve::{Engine, OpenContent, ServeSettings},
@@ -38,9 +39,10 @@ use crate::{
     },
     config::device::DeviceConfig,
     logic::{
+        governor::allowance::{self, Governor, Pause, Reason, Traffic},
         hotlist::{HotList, Policy},
         infohash::Infohash,
-        node::{Node, Pause, Settings, Snapshot, Stored},
+        node::{Node, Settings, Snapshot, Stored},
         now::{Now, UnixSeconds, UtcHour},
     },
 };
@@ -141,6 +143,8 @@ impl Daemon {
             engine,
             context,
             inbox,
+            line: Line::default(),
+            reason: Reason::Limit,
             history: EgressHistory::default(),
             status,
             fill: None,
@@ -195,9 +199,7 @@ fn node(
         _ => None,
     };
     let limit = store.setting::<u64>(setting::LIMIT)?;
-    let settings = Settings {
-        quota_bytes: config.cache.quota_bytes,
-        enrolled: store.setting::<bool>(setting::ENROLLED)?.unwrap_or(false),
+    let allowance = allowance::Settings {
         egress_bytes_per_second_max: limit.unwrap_or(config.serve.egress_bytes_per_second_max),
         pause: match store.setting::<Option<u64>>(setting::PAUSED_UNTIL)?.flatten() {
             None => Pause::Off,
@@ -209,6 +211,12 @@ fn node(
                 None => Pause::UntilResumed,
             },
         },
+        ..configured_allowance(config)
+    };
+    let settings = Settings {
+        quota_bytes: config.cache.quota_bytes,
+        enrolled: store.setting::<bool>(setting::ENROLLED)?.unwrap_or(false),
+        allowance,
     };
     let stored = store.contents()?.into_iter().map(|c| Stored {
         infohash: c.infohash,
@@ -216,8 +224,20 @@ fn node(
         complete: c.have.is_complete(),
     });
     let rng = StdRng::from_rng(&mut rand::rng());
-    let node = Node::new(settings, stored.collect(), followed.clone(), rng, now);
+    let traffic = line::traffic(store, now)?;
+    let node = Node::new(settings, traffic, stored.collect(), followed.clone(), rng, now);
     Ok((followed, node))
+}
+
+/// What the file says, before the owner's slider and pause.
+fn configured_allowance(config: &DeviceConfig) -> allowance::Settings {
+    let (caps, asymmetry) = config.caps.settle();
+    allowance::Settings {
+        schedule: config.schedule.settle().expect("the configuration was checked when it was read"),
+        caps,
+        asymmetry,
+        ..allowance::Settings::with_limit(config.serve.egress_bytes_per_second_max)
+    }
 }
 
 pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, StoreError> {
@@ -351,15 +371,16 @@ fn with_slash(mut url: url::Url) -> url::Url {
 }
 
 fn empty_status(config: &DeviceConfig) -> Status {
+    let now = Clock::new().now();
     status::status(status::Sources {
         snapshot: Snapshot {
             enrolled: false,
             list_epoch: None,
             contents: vec![],
-            pause: Pause::Off,
-            egress_bytes_per_second_max: config.serve.egress_bytes_per_second_max,
+            allowance: Governor::new(configured_allowance(config), Traffic::default(), now)
+                .snapshot(),
         },
-        now: Clock::new().now(),
+        now,
         history: &EgressHistory::default(),
         peers_connected: 0,
         peers_unchoked: 0,

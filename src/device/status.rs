@@ -8,8 +8,9 @@ use crate::{
         CacheView, ContentState, ContentView, Earnings, HubView, PauseView, State, Status,
     },
     logic::{
+        governor::allowance::{Pause, Reason, Ruling},
         infohash::Infohash,
-        node::{Pause, Phase, Snapshot},
+        node::{Phase, Snapshot},
         now::{Monotonic, Now, UnixSeconds},
     },
 };
@@ -111,14 +112,17 @@ pub fn status(s: Sources<'_>) -> Status {
         })
         .collect();
     let problem = problem(&s, &contents);
-    let pause = pause(s.snapshot.pause, s.now.monotonic);
+    let allowance = s.snapshot.allowance;
+    let pause = pause(allowance.pause, s.now.monotonic);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        state: state(&pause, problem.is_some(), s.peers_unchoked, &contents),
+        state: state(&pause, problem.is_some(), allowance.ruling, s.peers_unchoked, &contents),
         problem,
         pause,
         egress_bytes_per_second: s.history.current(),
-        egress_bytes_per_second_max: s.snapshot.egress_bytes_per_second_max,
+        egress_bytes_per_second_max: allowance.egress_bytes_per_second_max,
+        egress_bytes_per_second_allowed: allowance.ruling.egress_bytes_per_second,
+        allowance_reason: allowance.ruling.reason,
         egress_history: s.history.values(),
         peers_connected: s.peers_connected,
         earnings: s.earnings,
@@ -146,10 +150,19 @@ fn problem(s: &Sources<'_>, contents: &[ContentView]) -> Option<String> {
     })
 }
 
-fn state(pause: &PauseView, problem: bool, unchoked: u32, contents: &[ContentView]) -> State {
+fn state(
+    pause: &PauseView,
+    problem: bool,
+    ruling: Ruling,
+    unchoked: u32,
+    contents: &[ContentView],
+) -> State {
     let any = |state| contents.iter().any(|c| c.state == state);
+    let stopped = ruling.egress_bytes_per_second == 0;
     match pause {
         PauseView::Off if problem => State::Attention,
+        PauseView::Off if ruling.reason == Reason::Throttled => State::Attention,
+        PauseView::Off if stopped => State::Resting,
         PauseView::Off if unchoked > 0 => State::Serving,
         PauseView::Off if any(ContentState::Filling) => State::Filling,
         PauseView::Off if any(ContentState::Serving) => State::Idle,

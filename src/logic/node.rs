@@ -12,7 +12,10 @@ use rand::Rng;
 
 use super::{
     backoff::{Backoff, spread},
-    governor::Allowance,
+    governor::{
+        Allowance,
+        allowance::{self, Counters, Governor, Pause, Traffic},
+    },
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
     now::{Monotonic, Now, UnixSeconds},
@@ -60,6 +63,8 @@ pub enum Event {
         egress_bytes_per_second_max: u64,
     },
     PauseSet(Pause),
+    /// Once a second: what has left and what has come.
+    Counted(Counters),
 }
 
 /// What the shell is to do. Each that can fail comes back as an event.
@@ -90,20 +95,11 @@ pub enum AnnounceEvent {
     Stopped,
 }
 
-/// Whether the owner has paused serving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pause {
-    Off,
-    Until(Monotonic),
-    UntilResumed,
-}
-
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub quota_bytes: u64,
     pub enrolled: bool,
-    pub egress_bytes_per_second_max: u64,
-    pub pause: Pause,
+    pub allowance: allowance::Settings,
 }
 
 /// A content as the store found it at start.
@@ -154,6 +150,7 @@ pub struct Node<R> {
     fetch: Task,
     report: Task,
     fill_running: Option<Infohash>,
+    governor: Governor,
 }
 
 /// Something done again and again: due at a time, or running.
@@ -201,14 +198,15 @@ pub struct Snapshot {
     pub enrolled: bool,
     pub list_epoch: Option<u64>,
     pub contents: Vec<ContentSnapshot>,
-    pub pause: Pause,
-    pub egress_bytes_per_second_max: u64,
+    pub allowance: allowance::Snapshot,
 }
 
 impl<R: Rng> Node<R> {
-    /// `followed` is the list and policy that were verified before the restart.
+    /// `followed` is the list and policy that were verified before the restart, `traffic` what the
+    /// ledger knows of the line.
     pub fn new(
         settings: Settings,
+        traffic: Traffic,
         stored: Vec<Stored>,
         followed: Option<(HotList, Policy, UnixSeconds)>,
         rng: R,
@@ -226,6 +224,7 @@ impl<R: Rng> Node<R> {
             fetch: Task::due_at(start),
             report: Task::due_at(start),
             fill_running: None,
+            governor: Governor::new(settings.allowance.clone(), traffic, now),
             settings,
             rng,
         };
@@ -237,7 +236,7 @@ impl<R: Rng> Node<R> {
             node.policy = Some(policy);
             node.valid_until = Some(valid_until);
         }
-        node.push_allowance(now.monotonic);
+        node.push_allowance();
         node.replan(now);
         node
     }
@@ -287,14 +286,12 @@ impl<R: Rng> Node<R> {
             }
             Event::ReportsFailed => self.report.failed(at, &mut self.rng),
             Event::LimitSet { egress_bytes_per_second_max } => {
-                self.settings.egress_bytes_per_second_max = egress_bytes_per_second_max;
-                self.push_allowance(at);
+                self.governor.handle_limit(egress_bytes_per_second_max, now);
             }
-            Event::PauseSet(pause) => {
-                self.settings.pause = pause;
-                self.push_allowance(at);
-            }
+            Event::PauseSet(pause) => self.governor.handle_pause(pause, now),
+            Event::Counted(counters) => self.governor.handle_counters(counters, now),
         }
+        self.push_allowance();
     }
 
     pub fn poll_command(&mut self) -> Option<Command> {
@@ -303,26 +300,20 @@ impl<R: Rng> Node<R> {
 
     /// When [`Node::handle_timeout`] wants to be called at the latest.
     pub fn poll_timeout(&self, now: Now) -> Option<Monotonic> {
-        let pause_end = match self.settings.pause {
-            Pause::Until(end) => Some(end),
-            _ => None,
-        };
         let contents = self.contents.values().flat_map(|c| [c.retry_at, c.announce_at]);
         let tasks = [self.enrol.due, self.fetch.due, self.report_due()];
         tasks
             .into_iter()
             .chain(contents)
-            .chain([pause_end, self.next_lease_end(now)])
+            .chain([self.governor.poll_timeout(now), self.next_lease_end(now)])
             .flatten()
             .min()
     }
 
     pub fn handle_timeout(&mut self, now: Now) {
         let at = now.monotonic;
-        if matches!(self.settings.pause, Pause::Until(end) if end <= at) {
-            self.settings.pause = Pause::Off;
-            self.push_allowance(at);
-        }
+        self.governor.handle_timeout(now);
+        self.push_allowance();
         if self.enrol.take_due(at) {
             self.commands.push_back(Command::Enrol);
         }
@@ -362,8 +353,7 @@ impl<R: Rng> Node<R> {
             enrolled: self.settings.enrolled,
             list_epoch: self.list.as_ref().map(|l| l.epoch),
             contents: held.chain(refused).collect(),
-            pause: self.settings.pause,
-            egress_bytes_per_second_max: self.settings.egress_bytes_per_second_max,
+            allowance: self.governor.snapshot(),
         }
     }
 
@@ -400,17 +390,9 @@ impl<R: Rng> Node<R> {
         self.report.due.filter(|_| self.may_report())
     }
 
-    fn push_allowance(&mut self, now: Monotonic) {
-        let paused = match self.settings.pause {
-            Pause::Off => false,
-            Pause::Until(end) => end > now,
-            Pause::UntilResumed => true,
-        };
-        self.commands.push_back(Command::SetAllowance(if paused {
-            Allowance::Paused
-        } else {
-            Allowance::BytesPerSecond(self.settings.egress_bytes_per_second_max)
-        }));
+    fn push_allowance(&mut self) {
+        let changed = self.governor.poll_allowance();
+        self.commands.extend(changed.map(Command::SetAllowance));
     }
 
     /// Brings what is held in line with the list. Without a clock that can be trusted no lease can

@@ -26,12 +26,12 @@ export function startMock(port, first = "serving") {
     "POST logout": () => (session = { ...session, logged_in: false }),
     "GET status": status,
     "PUT limit": (body) => {
-      changes = { ...changes, ...body };
+      changes = { ...changes, ...body, egress_bytes_per_second_allowed: body.egress_bytes_per_second_max };
       return status();
     },
     "PUT pause": ({ pause, seconds }) => {
       const view = pause === "for" ? { pause, seconds_left: seconds } : { pause };
-      changes = { ...changes, pause: view, state: pause === "off" ? "serving" : "paused" };
+      changes = { ...changes, pause: view, state: pause === "off" ? "serving" : "paused", allowance_reason: pause === "off" ? "limit" : "paused" };
       return status();
     },
   };

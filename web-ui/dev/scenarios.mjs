@@ -38,6 +38,8 @@ function serving() {
     pause: { pause: "off" },
     egress_bytes_per_second: egress_history.at(-1),
     egress_bytes_per_second_max: 2_500_000,
+    egress_bytes_per_second_allowed: 2_500_000,
+    allowance_reason: "limit",
     egress_history,
     peers_connected: 7,
     earnings: {
@@ -101,8 +103,11 @@ export const scenarios = {
     const base = serving();
     return { ...base, peers_connected: 1, earnings: { ...base.earnings, today_settled: 0, today_pending: 6_710, month_settled: 6_710, month_pending: 6_710, today_bytes: 67_108_864, month_bytes: 134_217_728 } };
   },
-  paused_for: () => ({ ...serving(), state: "paused", pause: { pause: "for", seconds_left: 872 }, egress_bytes_per_second: 0, egress_history: history(2_300_000).map((v, i) => (i < 45 ? v : 0)), peers_connected: 0 }),
-  paused: () => ({ ...serving(), state: "paused", pause: { pause: "until_resumed" }, egress_bytes_per_second: 0, egress_history: new Array(60).fill(0), peers_connected: 0 }),
+  paused_for: () => ({ ...serving(), state: "paused", allowance_reason: "paused", egress_bytes_per_second_allowed: 0, pause: { pause: "for", seconds_left: 872 }, egress_bytes_per_second: 0, egress_history: history(2_300_000).map((v, i) => (i < 45 ? v : 0)), peers_connected: 0 }),
+  paused: () => ({ ...serving(), state: "paused", allowance_reason: "paused", egress_bytes_per_second_allowed: 0, pause: { pause: "until_resumed" }, egress_bytes_per_second: 0, egress_history: new Array(60).fill(0), peers_connected: 0 }),
+  scheduled: () => ({ ...serving(), allowance_reason: "schedule_reduced", egress_bytes_per_second_allowed: 1_250_000, egress_bytes_per_second: 1_190_000, egress_history: history(1_240_000) }),
+  capped: () => ({ ...serving(), state: "resting", allowance_reason: "daily_cap", egress_bytes_per_second_allowed: 0, egress_bytes_per_second: 0, egress_history: history(2_300_000).map((v, i) => (i < 45 ? v : 0)), peers_connected: 0 }),
+  throttled: () => ({ ...serving(), state: "attention", allowance_reason: "throttled", egress_bytes_per_second_allowed: 0, egress_bytes_per_second: 0, egress_history: new Array(60).fill(0), peers_connected: 0 }),
   attention: () => {
     const base = serving();
     return {

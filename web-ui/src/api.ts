@@ -6,7 +6,20 @@ export interface Session {
   logged_in: boolean;
 }
 
-export type DeviceState = "serving" | "idle" | "filling" | "empty" | "paused" | "attention";
+export type DeviceState = "serving" | "idle" | "filling" | "empty" | "paused" | "resting" | "attention";
+
+/** The rule in force: of all that apply, the one that allows least. */
+export type AllowanceReason =
+  | "limit"
+  | "paused"
+  | "schedule_off"
+  | "schedule_reduced"
+  | "clock_unset"
+  | "daily_cap"
+  | "monthly_cap"
+  | "asymmetry_slowed"
+  | "asymmetry_stopped"
+  | "throttled";
 
 export type Pause =
   | { pause: "off" }
@@ -67,6 +80,9 @@ export interface Status {
   pause: Pause;
   egress_bytes_per_second: number;
   egress_bytes_per_second_max: number;
+  /** What may leave right now; never more than the limit. */
+  egress_bytes_per_second_allowed: number;
+  allowance_reason: AllowanceReason;
   /** Oldest first, one value a second, 60 at most. */
   egress_history: number[];
   peers_connected: number;

@@ -139,7 +139,11 @@ fn live_line(status: &Status) -> String {
         State::Filling => "filling",
         State::Empty => "nothing to serve yet",
         State::Paused => "paused",
-        State::Attention => return status.problem.clone().unwrap_or_default(),
+        State::Resting => return status.allowance_reason.to_string(),
+        State::Attention => {
+            let reason = || status.allowance_reason.to_string();
+            return status.problem.clone().unwrap_or_else(reason);
+        }
     };
     format!(
         "{word}: {} peers, {}/s of {}/s, served {}, earned today {} {} settled + {} pending",

@@ -26,7 +26,7 @@ use tower::ServiceExt;
 use super::{AdminSettings, Backend, Credentials, MAX_STREAMS, router};
 use crate::{
     api::admin::{CacheView, Earnings, HubView, PauseRequest, PauseView, State, Status},
-    logic::{login_guard::FREE_TRIES, units::Micros},
+    logic::{governor::allowance::Reason, login_guard::FREE_TRIES, units::Micros},
 };
 
 const CODE: &str = "ABCD-EFGH";
@@ -204,6 +204,8 @@ fn status() -> Status {
         pause: PauseView::Off,
         egress_bytes_per_second: 0,
         egress_bytes_per_second_max: 1_250_000,
+        egress_bytes_per_second_allowed: 1_250_000,
+        allowance_reason: Reason::Limit,
         egress_history: vec![],
         peers_connected: 0,
         earnings: Earnings {

@@ -523,10 +523,13 @@ impl Loop {
     }
 
     fn take_usage(&mut self) -> Vec<UsageDelta> {
+        let mut waiting = 0;
         for connection in self.connections.iter_mut().flatten() {
             connection.settle();
             book(connection, &self.shelf, &mut self.usage, &self.stats);
+            waiting += u32::from(connection.session.has_output(&self.shelf));
         }
+        self.stats.peers_waiting.store(waiting, Ordering::Relaxed);
         let taken = std::mem::take(&mut self.usage);
         let deltas = taken.into_iter();
         deltas.map(|((infohash, class), usage)| UsageDelta { infohash, class, usage }).collect()

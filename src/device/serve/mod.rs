@@ -68,6 +68,8 @@ pub enum ServeCommand {
 pub struct ServeStats {
     pub peers_connected: u32,
     pub peers_unchoked: u32,
+    /// Peers that have something to get and did not get it yet, when usage was last taken.
+    pub peers_waiting: u32,
     /// Everything that was handed to the kernel, with the estimate for TCP/IP headers.
     pub egress_wire_bytes_total: u64,
     /// Metadata requests (BEP 9) taken up, since the start.
@@ -89,6 +91,7 @@ pub struct Engine {
 struct SharedStats {
     peers_connected: AtomicU32,
     peers_unchoked: AtomicU32,
+    peers_waiting: AtomicU32,
     egress_wire_bytes: AtomicU64,
     metadata_requests: AtomicU64,
     connections_refused: AtomicU64,
@@ -137,6 +140,7 @@ impl Engine {
         ServeStats {
             peers_connected: s.peers_connected.load(Ordering::Relaxed),
             peers_unchoked: s.peers_unchoked.load(Ordering::Relaxed),
+            peers_waiting: s.peers_waiting.load(Ordering::Relaxed),
             egress_wire_bytes_total: s.egress_wire_bytes.load(Ordering::Relaxed),
             metadata_requests_total: s.metadata_requests.load(Ordering::Relaxed),
             connections_refused_total: s.connections_refused.load(Ordering::Relaxed),

@@ -96,6 +96,62 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Wire bytes to WAN peers that wait for the time to be known.
+    pub fn undated_wan_wire_bytes(&self) -> Result<u64, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached(
+            "SELECT coalesce(sum(wire_bytes), 0) FROM undated_usage WHERE class = ?1",
+        )?;
+        Ok(query.query_row([class_number(PeerClass::Wan)], |row| bytes(row, 0))?)
+    }
+
+    /// Adds to what was filled in this hour.
+    pub fn add_ingress(&self, hour: UtcHour, ingress_bytes: u64) -> Result<(), StoreError> {
+        self.0.db.lock().execute(
+            "INSERT INTO ingress (hour, bytes) VALUES (?1, ?2)
+             ON CONFLICT DO UPDATE SET bytes = bytes + ?2",
+            params![hour.0, as_integer(ingress_bytes)],
+        )?;
+        Ok(())
+    }
+
+    /// Wire bytes to WAN peers by hour, as far back as `hours` before `now`, or before the newest
+    /// hour of all where that is older or `now` is not known.
+    pub fn wan_wire_bytes_by_hour(
+        &self,
+        now: Option<UtcHour>,
+        hours: u32,
+    ) -> Result<Vec<(UtcHour, u64)>, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached(
+            "SELECT hour, sum(wire_bytes) FROM usage
+             WHERE hour >= min(?1, (SELECT coalesce(max(hour), 0) FROM usage)) - ?2 AND class = ?3
+             GROUP BY hour",
+        )?;
+        let now = now.unwrap_or(UtcHour(u32::MAX));
+        let wan = u32::from(class_number(PeerClass::Wan));
+        let rows = query
+            .query_map([now.0, hours, wan], |row| Ok((UtcHour(row.get(0)?), bytes(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// What was filled, by hour, as far back as above.
+    pub fn ingress_by_hour(
+        &self,
+        now: Option<UtcHour>,
+        hours: u32,
+    ) -> Result<Vec<(UtcHour, u64)>, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached(
+            "SELECT hour, bytes FROM ingress
+             WHERE hour >= min(?1, (SELECT coalesce(max(hour), 0) FROM ingress)) - ?2",
+        )?;
+        let now = now.unwrap_or(UtcHour(u32::MAX));
+        let rows =
+            query.query_map([now.0, hours], |row| Ok((UtcHour(row.get(0)?), bytes(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// All that was ever served of a content, by the ledger.
     pub fn egress(&self, infohash: Infohash) -> Usage {
         self.0.egress.lock().get(&infohash).copied().unwrap_or_default()

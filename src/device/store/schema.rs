@@ -10,7 +10,8 @@ use super::error::StoreError;
 /// "Lrdr": SQLite's own mark for whose file this is.
 const APPLICATION_ID: u32 = 0x4c72_6472;
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
@@ -57,7 +58,12 @@ const MIGRATIONS: &[&str] = &["
     );
 
     CREATE TABLE statement (month TEXT PRIMARY KEY, signed TEXT NOT NULL) WITHOUT ROWID;
-"];
+",
+    "
+    -- What was filled, for the guard of the ratio; no money hangs on it.
+    CREATE TABLE ingress (hour INTEGER PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+",
+];
 
 /// Opens the file and brings it to the current shape.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

@@ -1,7 +1,9 @@
 //! How much may leave: the owner's allowance, and the pacer that turns it into permits for bytes.
 //! Decides only; it never sees a socket or a block's content.
 
+pub mod allowance;
 mod class;
+pub mod delay;
 mod pacer;
 mod turns;
 mod wire_cost;

@@ -30,6 +30,7 @@ export const en = {
   state_filling: "Filling",
   state_empty: "Empty",
   state_paused: "Paused",
+  state_resting: "Resting",
   state_attention: "Needs you",
   says_serving: {
     one: "Sending to {n} downloader right now.",
@@ -40,7 +41,19 @@ export const en = {
   says_empty: "Nothing to serve yet. Content arrives by itself with the operator's next list.",
   says_paused: "Nothing is being sent until you resume.",
   says_paused_for: "Nothing is being sent. Serving resumes by itself in {time}.",
+  says_resting: "Nothing is being sent right now.",
   says_attention: "Something needs your attention.",
+
+  reason_schedule_off: "Your schedule has this hour off. Serving resumes by itself.",
+  reason_schedule_reduced: "Your schedule allows {allowed} in this hour.",
+  reason_clock_unset:
+    "The device does not know the time yet, so the most careful hour of your schedule holds: {allowed}.",
+  reason_daily_cap: "Today's cap is used up. Serving resumes at 00:00 UTC.",
+  reason_monthly_cap: "This month's cap is used up. Serving resumes with the next month (UTC).",
+  reason_asymmetry_slowed: "Sent is close to the ratio to fetched that you set: slowed down to {allowed}.",
+  reason_asymmetry_stopped: "Sent has reached the ratio to fetched that you set. Serving resumes by itself.",
+  reason_throttled:
+    "The line carries far less than before; your provider may be slowing it down. The device waits and tries again by itself.",
 
   earnings: "Earnings",
   today: "Today",

@@ -1,7 +1,7 @@
 // The device's state: a colour and a word in the bar, and the sentence at the top of the page.
 
 import type { Pause, Status } from "../api";
-import { countdown } from "../format";
+import { countdown, rate } from "../format";
 import { useI18n, type Key } from "../i18n";
 import { useNow } from "../live";
 
@@ -23,8 +23,10 @@ export function StatePill({ status, receivedAt }: Props) {
 }
 
 export function StateSentence({ status, receivedAt }: Props) {
-  const { t } = useI18n();
+  const { t, locale } = useI18n();
   const left = useSecondsLeft(status.pause, receivedAt);
+  const reason = status.allowance_reason;
+  const allowed = rate(status.egress_bytes_per_second_allowed, locale);
   return (
     <section class={`card sentence state-${status.state}`} aria-labelledby="state-word">
       <h1 id="state-word">
@@ -36,6 +38,12 @@ export function StateSentence({ status, receivedAt }: Props) {
           ? t("says_paused_for", { time: countdown(left) })
           : t(`says_${status.state}` as Key, { n: status.peers_connected })}
       </p>
+      {/* Why it is slower than the slider; a pause has said so already. */}
+      {reason !== "limit" && reason !== "paused" && (
+        <p class="says" data-testid="reason">
+          {t(`reason_${reason}` as Key, { allowed })}
+        </p>
+      )}
       {/* The device speaks English; its sentence says what to do. */}
       {status.problem && (
         <p class="problem" lang="en">

@@ -8,7 +8,8 @@ import { Graph } from "./graph";
 export function UplinkCard({ status }: { status: Status }) {
   const { t, locale } = useI18n();
   const now = status.egress_bytes_per_second;
-  const limit = status.egress_bytes_per_second_max;
+  // When nothing may leave, the sentence above says so; the graph keeps its scale.
+  const limit = status.egress_bytes_per_second_allowed || status.egress_bytes_per_second_max;
   const label = t("uplink_graph", {
     rate: rate(now, locale),
     peak: rate(Math.max(0, ...status.egress_history), locale),

@@ -1,0 +1,127 @@
+//! What went over the line, for the governor: the ledger's last month at start, the counters from
+//! then on, and what was filled in each hour, kept for the next start. Decides nothing.
+
+use std::time::Duration;
+
+use super::store::{Store, StoreError};
+use crate::logic::{
+    governor::allowance::{Counters, Flow, HOURS_KEPT, Traffic},
+    now::{Monotonic, Now, UtcHour, WallTime},
+};
+
+/// What was filled is written this often at most, to spare the flash. A kill loses that much of the
+/// ratio's better side, which errs towards serving less.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+pub struct Line {
+    ingress_bytes_total: u64,
+    unsaved_ingress_bytes: u64,
+    saved_at: Option<Monotonic>,
+}
+
+impl Line {
+    pub fn filled(&mut self, bytes: u64) {
+        self.ingress_bytes_total += bytes;
+        self.unsaved_ingress_bytes += bytes;
+    }
+
+    pub fn counters(&self, egress_bytes_total: u64, peers_waiting: u32) -> Counters {
+        Counters {
+            egress_bytes_total,
+            ingress_bytes_total: self.ingress_bytes_total,
+            peers_waiting,
+        }
+    }
+
+    /// What is to be written now, if anything; while the time is not known it waits.
+    pub fn take_due(&mut self, now: Now) -> Option<(UtcHour, u64)> {
+        let early = |then: Monotonic| now.monotonic.saturating_since(then) < SAVE_INTERVAL;
+        if self.saved_at.is_some_and(early) {
+            return None;
+        }
+        let due = self.take(now.wall)?;
+        self.saved_at = Some(now.monotonic);
+        Some(due)
+    }
+
+    /// The same, due or not: at stop.
+    pub fn take(&mut self, wall: WallTime) -> Option<(UtcHour, u64)> {
+        let hour = wall.synced()?.hour();
+        let bytes = std::mem::take(&mut self.unsaved_ingress_bytes);
+        (bytes > 0).then_some((hour, bytes))
+    }
+}
+
+/// The ledger's word on the hours that any rule looks at.
+pub fn traffic(store: &Store, now: Now) -> Result<Traffic, StoreError> {
+    let hour = now.wall.synced().map(|wall| wall.hour());
+    let mut traffic = Traffic::default();
+    for (hour, egress_bytes) in store.wan_wire_bytes_by_hour(hour, HOURS_KEPT)? {
+        traffic.add_hour(hour, Flow { egress_bytes, ingress_bytes: 0 });
+    }
+    for (hour, ingress_bytes) in store.ingress_by_hour(hour, HOURS_KEPT)? {
+        traffic.add_hour(hour, Flow { egress_bytes: 0, ingress_bytes });
+    }
+    let undated = Flow { egress_bytes: store.undated_wan_wire_bytes()?, ingress_bytes: 0 };
+    traffic.add(undated, WallTime::Unsynced);
+    Ok(traffic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::{
+        infohash::Infohash,
+        now::UnixSeconds,
+        usage::{PeerClass, Usage, UsageDelta},
+    };
+
+    const NOW: UnixSeconds = UnixSeconds(1_795_219_200);
+
+    fn at(seconds: u64, wall: WallTime) -> Now {
+        Now { monotonic: Monotonic(Duration::from_secs(seconds)), wall }
+    }
+
+    fn served(class: PeerClass, wire_bytes: u64) -> UsageDelta {
+        let usage = Usage { payload_bytes: 1, wire_bytes };
+        UsageDelta { infohash: Infohash([1; 20]), class, usage }
+    }
+
+    #[test]
+    fn the_ledger_tells_the_governor_what_left_before_the_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let now = at(0, WallTime::Synced(NOW));
+        let long_ago = UtcHour(NOW.hour().0 - 2 * HOURS_KEPT);
+        let wan = |bytes| served(PeerClass::Wan, bytes);
+        store.add_usage(Some(long_ago), &[wan(1)]).unwrap();
+        store
+            .add_usage(Some(NOW.hour()), &[wan(10), wan(20), served(PeerClass::Lan, 500)])
+            .unwrap();
+        store.add_usage(None, &[wan(100)]).unwrap();
+        store.add_ingress(NOW.hour(), 4).unwrap();
+        store.add_ingress(NOW.hour(), 3).unwrap();
+        let flow = traffic(&store, now).unwrap().last_hours(24, now.wall);
+        assert_eq!(flow, Flow { egress_bytes: 130, ingress_bytes: 7 });
+        // Without the time the newest hours are found all the same.
+        let unsynced = at(0, WallTime::Unsynced);
+        let read = traffic(&store, unsynced).unwrap();
+        assert_eq!(read.day_egress_bytes(unsynced.wall), 130);
+        assert_eq!(read, traffic(&store, now).unwrap());
+    }
+
+    #[test]
+    fn writes_what_was_filled_once_a_minute_and_only_with_the_time() {
+        let mut line = Line::default();
+        line.filled(5);
+        assert_eq!(line.take_due(at(0, WallTime::Unsynced)), None);
+        let synced = WallTime::Synced(NOW);
+        assert_eq!(line.take_due(at(1, synced)), Some((NOW.hour(), 5)));
+        line.filled(6);
+        assert_eq!(line.take_due(at(2, synced)), None);
+        assert_eq!(line.take_due(at(61, synced)), Some((NOW.hour(), 6)));
+        assert_eq!(line.take(synced), None);
+        assert_eq!(line.counters(1, 2).ingress_bytes_total, 11);
+    }
+}
