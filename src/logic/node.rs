@@ -3,6 +3,8 @@
 //! moves no bytes and keeps no books; the shell (`device`) carries out its commands and tells it
 //! what came of them.
 
+mod task;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -10,6 +12,7 @@ use std::{
 
 use rand::Rng;
 
+use self::task::Task;
 use super::{
     backoff::{Backoff, spread},
     governor::Allowance,
@@ -155,37 +158,6 @@ pub struct Node<R> {
     fetch: Task,
     report: Task,
     fill_running: Option<Infohash>,
-}
-
-/// Something done again and again: due at a time, or running.
-#[derive(Debug)]
-struct Task {
-    due: Option<Monotonic>,
-    backoff: Backoff,
-}
-
-impl Task {
-    fn due_at(due: Monotonic) -> Task {
-        Task { due: Some(due), backoff: Backoff::new(HUB_RETRY.0, HUB_RETRY.1) }
-    }
-
-    /// True once, when it is time.
-    fn take_due(&mut self, now: Monotonic) -> bool {
-        let due = self.due.is_some_and(|at| at <= now);
-        if due {
-            self.due = None;
-        }
-        due
-    }
-
-    fn succeeded(&mut self, next: Monotonic) {
-        self.backoff.succeeded();
-        self.due = Some(next);
-    }
-
-    fn failed(&mut self, now: Monotonic, rng: &mut impl Rng) {
-        self.due = Some(now + self.backoff.failed(rng));
-    }
 }
 
 /// What the page shows of a content, beside what the store knows.
