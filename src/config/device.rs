@@ -21,7 +21,8 @@ pub struct DeviceConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HubLink {
-    pub url: Url,
+    /// Without one the device is on its own: it serves what its owner pinned, and needs no root.
+    pub url: Option<Url>,
     pub root_file: PathBuf,
     pub claim_code: String,
 }
@@ -63,11 +64,7 @@ impl Default for DeviceConfig {
 
 impl Default for HubLink {
     fn default() -> Self {
-        HubLink {
-            url: Url::parse("http://127.0.0.1:7070/").expect("a constant"),
-            root_file: "/etc/larder/root.json".into(),
-            claim_code: String::new(),
-        }
+        HubLink { url: None, root_file: "/etc/larder/root.json".into(), claim_code: String::new() }
     }
 }
 
@@ -117,10 +114,16 @@ impl Settings for DeviceConfig {
                 "serve.connections_max and serve.connections_per_ip_max must be at least 1".into(),
             );
         }
-        if !matches!(self.hub.url.scheme(), "http" | "https") {
-            return Err("hub.url must start with http:// or https://".into());
+        match &self.hub.url {
+            Some(url) if !matches!(url.scheme(), "http" | "https") => {
+                Err("hub.url must start with http:// or https://".into())
+            }
+            None if !self.hub.claim_code.is_empty() => {
+                Err("hub.claim_code is set, but hub.url is not: put the operator's hub there"
+                    .into())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -155,6 +158,7 @@ mod tests {
             "[serve]\nlisten = []",
             "[serve]\negress_bytes_per_second_max = 3",
             "[hub]\nurl = \"ftp://x/\"",
+            "[hub]\nclaim_code = \"abc\"",
         ] {
             assert!(matches!(parse(bad), Err(ConfigError::Invalid { .. })), "{bad}");
         }

@@ -10,7 +10,8 @@ use super::error::StoreError;
 /// "Lrdr": SQLite's own mark for whose file this is.
 const APPLICATION_ID: u32 = 0x4c72_6472;
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
@@ -57,7 +58,14 @@ const MIGRATIONS: &[&str] = &["
     );
 
     CREATE TABLE statement (month TEXT PRIMARY KEY, signed TEXT NOT NULL) WITHOUT ROWID;
-"];
+    ",
+    "
+    ALTER TABLE content ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
+    -- For data that is a link to the owner's own file: when that was last changed, in nanoseconds
+    -- since 1970. Another time means that the piece map says nothing about it any more.
+    ALTER TABLE content ADD COLUMN linked_mtime_nanoseconds INTEGER;
+",
+];
 
 /// Opens the file and brings it to the current shape.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
