@@ -26,7 +26,8 @@ pub struct DeviceConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HubLink {
-    pub url: Url,
+    /// Without one the device is on its own: it serves what its owner pinned, and needs no root.
+    pub url: Option<Url>,
     pub root_file: PathBuf,
     pub claim_code: String,
 }
@@ -94,11 +95,7 @@ impl Default for DeviceConfig {
 
 impl Default for HubLink {
     fn default() -> Self {
-        HubLink {
-            url: Url::parse("http://127.0.0.1:7070/").expect("a constant"),
-            root_file: "/etc/larder/root.json".into(),
-            claim_code: String::new(),
-        }
+        HubLink { url: None, root_file: "/etc/larder/root.json".into(), claim_code: String::new() }
     }
 }
 
@@ -210,10 +207,16 @@ impl Settings for DeviceConfig {
             );
         }
         self.schedule.settle()?;
-        if !matches!(self.hub.url.scheme(), "http" | "https") {
-            return Err("hub.url must start with http:// or https://".into());
+        match &self.hub.url {
+            Some(url) if !matches!(url.scheme(), "http" | "https") => {
+                Err("hub.url must start with http:// or https://".into())
+            }
+            None if !self.hub.claim_code.is_empty() => {
+                Err("hub.claim_code is set, but hub.url is not: put the operator's hub there"
+                    .into())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -251,6 +254,7 @@ mod tests {
             "[schedule]\nutc_offset_minutes = 900",
             "[schedule]\nfriday = \"FFFF\"",
             "[schedule]\nfriday = \"xFFFFFFFFFFFFFFFFFFFFFFF\"",
+            "[hub]\nclaim_code = \"abc\"",
         ] {
             assert!(matches!(parse(bad), Err(ConfigError::Invalid { .. })), "{bad}");
         }

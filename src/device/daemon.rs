@@ -18,7 +18,7 @@ use super::{
     line::Line,
     owner::{Answer, Wish},
     serve::{Engine, Servable, ServeCommand},
-    start::{DaemonError, holdings, setting},
+    start::{DaemonError, holdings, hub_url, setting},
     status::{self, EgressHistory, Holding},
     store::Store,
     swarm::FillSource,
@@ -455,7 +455,7 @@ impl Daemon {
                 month_bytes: month.bytes,
             },
             quota_bytes: self.config.cache.quota_bytes,
-            hub_url: self.config.hub.url.to_string(),
+            hub_url: hub_url(&self.config),
             last_contact: self.last_contact,
             hub_problem: self.hub_problems.values().next().cloned(),
             store_problem: self.store_problem.clone(),
@@ -508,6 +508,7 @@ impl Daemon {
             futures_util::future::join_all(goodbyes).await;
             if let Some(now) = self.clock.now().wall.synced()
                 && self.node.snapshot().enrolled
+                && self.context.operator.is_some()
             {
                 let keys = self.node.policy().map(|p| p.statement_keys.clone());
                 tasks::report(self.context.clone(), now, keys.unwrap_or_default()).await;

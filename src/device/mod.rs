@@ -10,6 +10,7 @@ mod identity;
 mod line;
 mod observe;
 mod owner;
+mod preload;
 pub mod serve;
 mod start;
 mod status;
@@ -20,7 +21,7 @@ pub mod upstream;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use url::Url;
 
 use crate::config::{self, Settings, device::DeviceConfig};
@@ -36,11 +37,13 @@ const EX_CONFIG: u8 = 78;
     about = "Larder's device daemon: caches and serves hot content"
 )]
 struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Configuration file (TOML); without it, the defaults hold
-    #[arg(long, env = "LARDER_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "LARDER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where everything is kept
-    #[arg(long, env = "LARDER_DATA_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "LARDER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// The operator's hub
     #[arg(long, env = "LARDER_HUB_URL", value_name = "URL")]
@@ -59,8 +62,15 @@ struct Args {
     stop_with_parent: bool,
 }
 
+#[derive(Subcommand)]
+enum Action {
+    /// Take content that is on this machine already into the cache: verified, pinned, and without
+    /// copying where the filesystem can link. Stop larderd first
+    Preload(preload::PreloadArgs),
+}
+
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let mut args = Args::parse();
     if args.print_default_config {
         print!("{}", DeviceConfig::DEFAULT_TOML);
         return ExitCode::SUCCESS;
@@ -71,10 +81,17 @@ pub fn main() -> ExitCode {
     {
         return fail(EX_SOFTWARE, &error);
     }
+    let action = args.action.take();
     let config = match args.settle() {
         Ok(config) => config,
         Err(error) => return fail(EX_CONFIG, &error),
     };
+    if let Some(Action::Preload(args)) = action {
+        return match preload::run(&config, &args) {
+            Ok(code) => code,
+            Err(error) => fail(error.exit_code(), &error),
+        };
+    }
     // The serving engine has a thread of its own; this is for the control plane and for fills.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -107,7 +124,7 @@ impl Args {
             settled.data_dir = data_dir;
         }
         if let Some(url) = self.hub_url {
-            settled.hub.url = url;
+            settled.hub.url = Some(url);
         }
         if let Some(root_file) = self.root_file {
             settled.hub.root_file = root_file;

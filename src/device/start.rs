@@ -11,6 +11,7 @@ use std::{
 };
 
 use rand::{SeedableRng, rngs::StdRng};
+use reqwest::Client;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -27,7 +28,7 @@ use super::{
     status::{self, EgressHistory, Holding},
     store::{self, Store, StoreError},
     swarm::{FillSettings, Filler},
-    tasks::{self, Context},
+    tasks::{self, Context, Operator},
     upstream::{self, Hub, ListRepository, UpstreamError},
 };
 use crate::{
@@ -99,13 +100,8 @@ impl Daemon {
         let now = clock.now();
         let store = Store::open(&config.data_dir)?;
         let identity = Arc::new(identity(&store, &config.data_dir)?);
-        let root = std::fs::read(&config.hub.root_file).map_err(|source| {
-            DaemonError::RootFile { path: config.hub.root_file.clone(), source }
-        })?;
         let http = upstream::client(env!("CARGO_PKG_VERSION"))?;
-        let hub = with_slash(config.hub.url.clone());
-        let repository =
-            ListRepository::new(http.clone(), &hub, root, &config.data_dir.join("tuf"))?;
+        let operator = operator(&config, &http)?;
 
         let listeners = listen(&config.serve.listen)?;
         let peer = listeners[0].local_addr()?;
@@ -128,10 +124,9 @@ impl Daemon {
         let (followed, node) = node(&config, &store, now)?;
         let context = Context {
             identity,
-            hub: Hub::new(http.clone(), hub),
             http,
+            operator,
             filler: Arc::new(Filler::new(FillSettings::new(store.scratch_dir()))),
-            repository: Arc::new(Mutex::new(repository)),
             messages,
             store,
         };
@@ -163,6 +158,21 @@ impl Daemon {
         tracing::info!(%peer, admin = endpoints.admin_url, device = daemon.context.identity.device, "larderd is ready");
         Ok(daemon)
     }
+}
+
+/// A device without a hub needs nothing of an operator's; one with a hub trusts nothing but its root.
+fn operator(config: &DeviceConfig, http: &Client) -> Result<Option<Arc<Operator>>, DaemonError> {
+    let Some(url) = &config.hub.url else {
+        tracing::info!("no hub is configured (hub.url): serving only what is pinned here");
+        return Ok(None);
+    };
+    let path = &config.hub.root_file;
+    let root = std::fs::read(path)
+        .map_err(|source| DaemonError::RootFile { path: path.clone(), source })?;
+    let base = with_slash(url.clone());
+    let repository = ListRepository::new(http.clone(), &base, root, &config.data_dir.join("tuf"))?;
+    let hub = Hub::new(http.clone(), base);
+    Ok(Some(Arc::new(Operator { hub, repository: Mutex::new(repository) })))
 }
 
 /// The engine opens content through the store, by infohash.
@@ -214,6 +224,7 @@ fn node(
         ..configured_allowance(config)
     };
     let settings = Settings {
+        has_operator: config.hub.url.is_some(),
         quota_bytes: config.cache.quota_bytes,
         enrolled: store.setting::<bool>(setting::ENROLLED)?.unwrap_or(false),
         allowance,
@@ -222,6 +233,7 @@ fn node(
         infohash: c.infohash,
         size_bytes: c.total_bytes,
         complete: c.have.is_complete(),
+        pinned: c.pinned,
     });
     let rng = StdRng::from_rng(&mut rand::rng());
     let traffic = line::traffic(store, now)?;
@@ -370,6 +382,11 @@ fn with_slash(mut url: url::Url) -> url::Url {
     url
 }
 
+/// For the owner's page; empty when the device stands alone.
+pub(super) fn hub_url(config: &DeviceConfig) -> String {
+    config.hub.url.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
 fn empty_status(config: &DeviceConfig) -> Status {
     let now = Clock::new().now();
     status::status(status::Sources {
@@ -394,7 +411,7 @@ fn empty_status(config: &DeviceConfig) -> Status {
             month_bytes: 0,
         },
         quota_bytes: config.cache.quota_bytes,
-        hub_url: config.hub.url.to_string(),
+        hub_url: hub_url(config),
         last_contact: None,
         hub_problem: None,
         store_problem: None,

@@ -43,13 +43,25 @@ pub struct Context {
     pub identity: Arc<Identity>,
     pub store: Store,
     pub http: Client,
-    pub hub: Hub,
+    /// Nobody, when no hub is configured.
+    pub operator: Option<Arc<Operator>>,
     pub filler: Arc<Filler>,
-    pub repository: Arc<Mutex<ListRepository>>,
     pub messages: mpsc::Sender<Message>,
 }
 
+/// Whom this device works for.
+pub struct Operator {
+    pub hub: Hub,
+    pub repository: Mutex<ListRepository>,
+}
+
 impl Context {
+    /// The node asks for nothing that needs an operator when there is none.
+    fn operator(&self) -> Result<&Operator, UpstreamError> {
+        let none = || UpstreamError::Local("no hub is configured: set hub.url".into());
+        self.operator.as_deref().ok_or_else(none)
+    }
+
     pub async fn tell(&self, message: Message) {
         // Nobody listens only while the daemon stops; then nothing needs to be heard.
         let _ = self.messages.send(message).await;
@@ -85,7 +97,11 @@ pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
     }
     let request =
         EnrolRequest { claim_code, peer_id: context.identity.peer_id_hex(), created_at: now };
-    match context.hub.enrol(&Signed::new(&request, &context.identity.key)).await {
+    let enrolled = match context.operator() {
+        Ok(operator) => operator.hub.enrol(&Signed::new(&request, &context.identity.key)).await,
+        Err(error) => Err(error),
+    };
+    match enrolled {
         Ok(answer) => {
             context.contact(Topic::Enrolment, Ok(Some(answer.server_time))).await;
             tracing::info!(device = answer.device, "enrolled with the operator");
@@ -99,7 +115,10 @@ pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
 }
 
 pub async fn fetch_list(context: Context, held: Option<HotList>) {
-    let fetched = context.repository.lock().await.fetch(held.as_ref()).await;
+    let fetched = match context.operator() {
+        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref()).await,
+        Err(error) => Err(error),
+    };
     match fetched {
         Ok(Some(fetched)) => {
             let (list, policy, valid_until) = (fetched.list, fetched.policy, fetched.valid_until);
@@ -140,6 +159,7 @@ async fn try_report(
     now: UnixSeconds,
     statement_keys: &[String],
 ) -> Result<(), UpstreamError> {
+    let hub = &context.operator()?.hub;
     let identity = Arc::clone(&context.identity);
     context
         .stored(move |store| {
@@ -148,7 +168,7 @@ async fn try_report(
         })
         .await?;
     for (number, signed) in context.stored(Store::unsent_reports).await? {
-        let receipt = context.hub.report(&signed).await?;
+        let receipt = hub.report(&signed).await?;
         context.contact(Topic::Reports, Ok(Some(receipt.server_time))).await;
         context.stored(move |store| store.report_accepted(number)).await?;
     }
@@ -162,7 +182,7 @@ async fn try_report(
         month: month.to_string(),
         created_at: now,
     };
-    let signed = context.hub.statement(&Signed::new(&request, &context.identity.key)).await?;
+    let signed = hub.statement(&Signed::new(&request, &context.identity.key)).await?;
     let statement = open_statement(&signed, statement_keys, &request)
         .map_err(|e| UpstreamError::Statement(e.to_string()))?;
     context.contact(Topic::Reports, Ok(None)).await;
@@ -335,9 +355,10 @@ async fn sources(
     infohash: Infohash,
     now: UnixSeconds,
 ) -> Vec<std::net::SocketAddr> {
+    let Ok(operator) = context.operator() else { return vec![] };
     let device = context.identity.device.clone();
     let request = SourcesRequest { device, infohash, created_at: now };
-    match context.hub.sources(&Signed::new(&request, &context.identity.key)).await {
+    match operator.hub.sources(&Signed::new(&request, &context.identity.key)).await {
         Ok(answer) => answer.peers,
         Err(error) => {
             tracing::debug!(%infohash, "no peers to fill from: {error}");

@@ -3,6 +3,9 @@
 //! moves no bytes and keeps no books; the shell (`device`) carries out its commands and tells it
 //! what came of them.
 
+mod content;
+mod task;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
@@ -10,8 +13,9 @@ use std::{
 
 use rand::Rng;
 
+use self::{content::Content, task::Task};
 use super::{
-    backoff::{Backoff, spread},
+    backoff::spread,
     governor::{
         Allowance,
         allowance::{self, Counters, Governor, Pause, Traffic},
@@ -97,6 +101,8 @@ pub enum AnnounceEvent {
 
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// There is a hub to ask; without one only pinned content is served.
+    pub has_operator: bool,
     pub quota_bytes: u64,
     pub enrolled: bool,
     pub allowance: allowance::Settings,
@@ -108,6 +114,8 @@ pub struct Stored {
     pub infohash: Infohash,
     pub size_bytes: u64,
     pub complete: bool,
+    /// The owner wants it here: it is served without a list or a clock, and stays.
+    pub pinned: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,23 +125,6 @@ pub enum Phase {
     Filling,
     Serving,
     Leaving,
-}
-
-#[derive(Clone, Debug)]
-struct Content {
-    entry: Option<Entry>,
-    size_bytes: u64,
-    phase: Phase,
-    /// It takes up room on disk.
-    stored: bool,
-    complete: bool,
-    problem: Option<String>,
-    retry: Backoff,
-    retry_at: Option<Monotonic>,
-    announce_retry: Backoff,
-    announce_at: Option<Monotonic>,
-    announced_before: bool,
-    completed_here: bool,
 }
 
 /// See the module's first lines.
@@ -151,37 +142,6 @@ pub struct Node<R> {
     report: Task,
     fill_running: Option<Infohash>,
     governor: Governor,
-}
-
-/// Something done again and again: due at a time, or running.
-#[derive(Debug)]
-struct Task {
-    due: Option<Monotonic>,
-    backoff: Backoff,
-}
-
-impl Task {
-    fn due_at(due: Monotonic) -> Task {
-        Task { due: Some(due), backoff: Backoff::new(HUB_RETRY.0, HUB_RETRY.1) }
-    }
-
-    /// True once, when it is time.
-    fn take_due(&mut self, now: Monotonic) -> bool {
-        let due = self.due.is_some_and(|at| at <= now);
-        if due {
-            self.due = None;
-        }
-        due
-    }
-
-    fn succeeded(&mut self, next: Monotonic) {
-        self.backoff.succeeded();
-        self.due = Some(next);
-    }
-
-    fn failed(&mut self, now: Monotonic, rng: &mut impl Rng) {
-        self.due = Some(now + self.backoff.failed(rng));
-    }
 }
 
 /// What the page shows of a content, beside what the store knows.
@@ -230,6 +190,11 @@ impl<R: Rng> Node<R> {
         };
         if node.settings.enrolled {
             node.enrol.due = None;
+        }
+        if !node.settings.has_operator {
+            for task in [&mut node.enrol, &mut node.fetch, &mut node.report] {
+                task.due = None;
+            }
         }
         if let Some((list, policy, valid_until)) = followed {
             node.list = Some(list);
@@ -398,11 +363,10 @@ impl<R: Rng> Node<R> {
     /// Brings what is held in line with the list. Without a clock that can be trusted no lease can
     /// be judged: nothing new is served, filled or evicted.
     fn replan(&mut self, now: Now) {
+        self.serve_what_is_pinned();
         let Some(list) = &self.list else { return };
         let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
-        let held: Vec<Held> = staying
-            .map(|(i, c)| Held { infohash: *i, size_bytes: c.size_bytes, complete: c.complete })
-            .collect();
+        let held: Vec<Held> = staying.map(|(i, c)| c.held(*i)).collect();
         let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
         // What is on its way out still takes up room.
         let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
@@ -422,7 +386,8 @@ impl<R: Rng> Node<R> {
         }
         for (infohash, content) in &mut self.contents {
             if content.phase != Phase::Leaving {
-                content.entry = entries.get(infohash).cloned();
+                let entry = entries.get(infohash).filter(|e| content.may_follow(e, now.wall));
+                self.commands.extend(content.follow(entry, now.monotonic));
             }
         }
         if let Some(wall) = now.wall.synced() {
@@ -445,6 +410,15 @@ impl<R: Rng> Node<R> {
             self.fill_running = None;
         }
         self.commands.push_back(Command::Evict(infohash));
+    }
+
+    fn serve_what_is_pinned(&mut self) {
+        for (infohash, content) in &mut self.contents {
+            if content.pinned && content.complete && content.phase == Phase::Waiting {
+                content.phase = Phase::Serving;
+                self.commands.push_back(Command::Serve(*infohash));
+            }
+        }
     }
 
     fn serve_what_is_complete(&mut self, at: Monotonic) {
@@ -523,53 +497,6 @@ impl<R: Rng> Node<R> {
             .filter_map(|c| c.entry.as_ref())
             .map(|e| e.lease_end.0.saturating_sub(wall.0));
         ends.min().map(|seconds| now.monotonic + Duration::from_secs(seconds))
-    }
-}
-
-impl Content {
-    fn stored(s: &Stored) -> Content {
-        Content { stored: true, complete: s.complete, ..Content::new(None, s.size_bytes) }
-    }
-
-    fn wanted(entry: &Entry) -> Content {
-        Content::new(Some(entry.clone()), entry.size_bytes)
-    }
-
-    fn new(entry: Option<Entry>, size_bytes: u64) -> Content {
-        Content {
-            entry,
-            size_bytes,
-            phase: Phase::Waiting,
-            stored: false,
-            complete: false,
-            problem: None,
-            retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
-            retry_at: None,
-            announce_retry: Backoff::new(HUB_RETRY.0, HUB_RETRY.1),
-            announce_at: None,
-            announced_before: false,
-            completed_here: false,
-        }
-    }
-
-    fn completed(&mut self) {
-        self.complete = true;
-        self.completed_here = true;
-        self.problem = None;
-        self.retry.succeeded();
-        if self.phase == Phase::Filling {
-            self.phase = Phase::Serving;
-        }
-    }
-
-    fn announce(&self) -> Option<Command> {
-        let entry = self.entry.clone()?;
-        let event = match (self.announced_before, self.completed_here) {
-            (true, _) => AnnounceEvent::None,
-            (false, true) => AnnounceEvent::Completed,
-            (false, false) => AnnounceEvent::Started,
-        };
-        Some(Command::Announce { entry, event })
     }
 }
 

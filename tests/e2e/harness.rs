@@ -235,14 +235,19 @@ impl Lab {
             self.claim_code = answer.claim_codes.into_iter().next();
         }
         let config = self.path("larderd.toml");
+        let hub = match self.hub_url.as_str() {
+            "" => String::new(),
+            url => format!(
+                "[hub]\nurl = {url:?}\nroot_file = {:?}\nclaim_code = {:?}\n",
+                self.root_file,
+                self.claim_code.as_deref().unwrap_or_default()
+            ),
+        };
         let text = format!(
-            "data_dir = {:?}\n[hub]\nurl = {:?}\nroot_file = {:?}\nclaim_code = {:?}\n\
+            "data_dir = {:?}\n{hub}\
              [admin]\nlisten = \"{address}:{}\"\n\
              [serve]\nlisten = [\"{address}:{}\"]\n{}\n",
             self.path("device"),
-            self.hub_url,
-            self.root_file,
-            self.claim_code.as_deref().unwrap_or_default(),
             self.admin_port,
             self.peer_port,
             self.device_extra,

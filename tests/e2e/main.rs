@@ -6,3 +6,4 @@ mod clients;
 mod demo;
 mod harness;
 mod kill;
+mod preload;

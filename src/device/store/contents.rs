@@ -12,11 +12,11 @@ use std::{
 use nix::libc;
 use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
 
-use super::{ContentFile, Store, StoreError, data_dir};
+use super::{ContentFile, Store, StoreError, adopt::modified_nanoseconds, data_dir};
 use crate::logic::{bitfield::Bitfield, infohash::Infohash, metainfo::Metainfo, usage::Usage};
 
-const DATA: &str = "data";
-const METAINFO: &str = "metainfo.torrent";
+pub(super) const DATA: &str = "data";
+pub(super) const METAINFO: &str = "metainfo.torrent";
 
 /// What is known of a content without touching its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct StoredContent {
     /// Payload of verified pieces, by where they came from.
     pub web_seed_bytes: u64,
     pub peer_bytes: u64,
+    /// The owner's: adopted by `larderd preload`, and kept.
+    pub pinned: bool,
     /// Everything that the ledger says was served of it, undated usage included.
     pub egress: Usage,
 }
@@ -36,13 +38,14 @@ pub struct StoredContent {
 impl Store {
     /// In order of infohash.
     pub fn contents(&self) -> Result<Vec<StoredContent>, StoreError> {
-        let rows = {
-            let db = self.0.db.lock();
-            let mut query = db.prepare_cached(&format!("{SELECT_CONTENT} ORDER BY infohash"))?;
-            let rows = query.query_map([], ContentRow::read)?;
-            rows.collect::<Result<Vec<_>, _>>()?
-        };
-        rows.into_iter().map(|row| self.stored(row)).collect()
+        self.rows()?.into_iter().map(|row| self.stored(row)).collect()
+    }
+
+    fn rows(&self) -> Result<Vec<ContentRow>, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached(&format!("{SELECT_CONTENT} ORDER BY infohash"))?;
+        let rows = query.query_map([], ContentRow::read)?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
     }
 
     pub fn stored_content(&self, infohash: Infohash) -> Result<Option<StoredContent>, StoreError> {
@@ -218,15 +221,27 @@ impl Store {
     }
 
     /// Undoes what a crash left half done: folders without a row go, and rows whose file is gone or
-    /// has another length go, so that the content is simply filled again.
+    /// has another length go, so that the content is simply filled again. So do links to files that
+    /// their owner has changed since they were verified.
     pub(super) fn reconcile_contents(&self) -> Result<(), StoreError> {
         let root = self.0.dir.content();
         data_dir::create_private(&root)?;
-        let held = self.contents()?;
+        let held = self.rows()?;
         for content in &held {
             let data = self.folder(content.infohash).join(DATA);
-            let length = fs::symlink_metadata(&data).ok().filter(|m| m.is_file()).map(|m| m.len());
-            if length != Some(content.total_bytes) {
+            let found = fs::symlink_metadata(&data).ok().filter(|m| m.is_file());
+            let length = found.as_ref().map(|m| m.len());
+            let changed = content
+                .linked_mtime_nanoseconds
+                .zip(found)
+                .is_some_and(|(then, found)| then != modified_nanoseconds(&found));
+            if changed {
+                tracing::warn!(
+                    "the owner's file of {:?} has changed since it was preloaded; preload it again",
+                    content.name
+                );
+                self.remove(content.infohash)?;
+            } else if length != Some(content.total_bytes) {
                 tracing::warn!(
                     "{} is gone or has a wrong length; it will be filled again",
                     data.display()
@@ -250,7 +265,7 @@ impl Store {
         Ok(())
     }
 
-    fn folder(&self, infohash: Infohash) -> PathBuf {
+    pub(super) fn folder(&self, infohash: Infohash) -> PathBuf {
         self.0.dir.content().join(infohash.to_string())
     }
 
@@ -263,12 +278,13 @@ impl Store {
             total_bytes: row.total_bytes,
             web_seed_bytes: row.web_seed_bytes,
             peer_bytes: row.peer_bytes,
+            pinned: row.pinned,
         })
     }
 }
 
 const SELECT_CONTENT: &str = "SELECT infohash, name, total_bytes, pieces, have, web_seed_bytes,
-    peer_bytes FROM content";
+    peer_bytes, pinned, linked_mtime_nanoseconds FROM content";
 
 struct ContentRow {
     infohash: Infohash,
@@ -278,6 +294,8 @@ struct ContentRow {
     have: Vec<u8>,
     web_seed_bytes: u64,
     peer_bytes: u64,
+    pinned: bool,
+    linked_mtime_nanoseconds: Option<i64>,
 }
 
 impl ContentRow {
@@ -290,6 +308,8 @@ impl ContentRow {
             have: row.get(4)?,
             web_seed_bytes: row.get::<_, i64>(5)?.cast_unsigned(),
             peer_bytes: row.get::<_, i64>(6)?.cast_unsigned(),
+            pinned: row.get(7)?,
+            linked_mtime_nanoseconds: row.get(8)?,
         })
     }
 

@@ -2,6 +2,7 @@
 //! and with paths. Blocking; call it from a blocking thread or for small things. Decides nothing:
 //! what goes into a report is `logic::ledger`'s business, what is held is `logic::placement`'s.
 
+mod adopt;
 mod content_file;
 mod contents;
 mod data_dir;
@@ -20,7 +21,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::data_dir::{DataDir, Found};
-pub use self::{content_file::ContentFile, contents::StoredContent, error::StoreError};
+pub use self::{
+    adopt::{AdoptError, Adopted, Room, Source},
+    content_file::ContentFile,
+    contents::StoredContent,
+    error::StoreError,
+};
 use crate::logic::{infohash::Infohash, usage::Usage};
 
 /// A handle; clones share one database and one lock on the folder.

@@ -62,6 +62,12 @@ const MIGRATIONS: &[&str] = &[
     "
     -- What was filled, for the guard of the ratio; no money hangs on it.
     CREATE TABLE ingress (hour INTEGER PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+    ",
+    "
+    ALTER TABLE content ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
+    -- For data that is a link to the owner's own file: when that was last changed, in nanoseconds
+    -- since 1970. Another time means that the piece map says nothing about it any more.
+    ALTER TABLE content ADD COLUMN linked_mtime_nanoseconds INTEGER;
 ",
 ];
 

@@ -25,6 +25,7 @@ impl Bench {
     ) -> Bench {
         let now = Now { monotonic: Monotonic::START, wall };
         let settings = Settings {
+            has_operator: true,
             quota_bytes: QUOTA,
             enrolled: true,
             allowance: allowance::Settings::with_limit(5000),
@@ -32,6 +33,15 @@ impl Bench {
         let traffic = Traffic::default();
         let node = Node::new(settings, traffic, stored, followed, SmallRng::seed_from_u64(1), now);
         Bench { node, now }
+    }
+
+    /// No hub is configured.
+    fn standalone(stored: Vec<Stored>) -> Bench {
+        let mut bench = Bench::at(stored.clone(), None, WallTime::Unsynced);
+        let settings = Settings { has_operator: false, ..bench.node.settings.clone() };
+        let (traffic, rng) = (Traffic::default(), SmallRng::seed_from_u64(1));
+        bench.node = Node::new(settings, traffic, stored, None, rng, bench.now);
+        bench
     }
 
     fn event(&mut self, event: Event) -> Vec<Command> {
@@ -114,7 +124,11 @@ fn policy() -> Policy {
 }
 
 fn stored(n: u8, size_bytes: u64, complete: bool) -> Stored {
-    Stored { infohash: hash(n), size_bytes, complete }
+    Stored { infohash: hash(n), size_bytes, complete, pinned: false }
+}
+
+fn pinned(n: u8, size_bytes: u64) -> Stored {
+    Stored { pinned: true, ..stored(n, size_bytes, true) }
 }
 
 fn fills(commands: &[Command]) -> Vec<Infohash> {
@@ -262,4 +276,32 @@ fn asks_a_dead_hub_ever_more_rarely() {
         }
     }
     assert!((10..=60).contains(&fetches), "{fetches} fetches in an hour");
+}
+
+#[test]
+fn serves_a_pin_without_hub_list_or_clock_and_asks_nobody() {
+    let mut bench = Bench::standalone(vec![pinned(1, 100), stored(2, 100, true)]);
+    let commands = [bench.commands(), bench.pass(DAY)].concat();
+    let limit = Command::SetAllowance(Allowance::BytesPerSecond(5000));
+    assert_eq!(commands, [limit, Command::Serve(hash(1))]);
+    assert_eq!(bench.phase(1), Some(Phase::Serving));
+}
+
+#[test]
+fn announces_a_pin_only_while_the_list_leases_it_and_never_evicts_it() {
+    let mut bench = Bench::new(vec![pinned(1, 100)], None);
+    let start = [bench.commands(), bench.pass(60)].concat();
+    assert_eq!(announces(&start), []);
+    bench.list(list(1, vec![entry(1, 100)]));
+    assert_eq!(announces(&bench.pass(0)), [AnnounceEvent::Started]);
+    bench.event(Event::Announced { infohash: hash(1), interval: Duration::from_secs(3600) });
+    let taken_off = bench.list(list(2, vec![]));
+    assert_eq!(announces(&taken_off), [AnnounceEvent::Stopped]);
+    bench.list(list(3, vec![entry(1, 100)]));
+    let lease_ended = bench.pass(8 * DAY);
+    assert!(announces(&lease_ended).contains(&AnnounceEvent::Started));
+    let all = [taken_off, lease_ended].concat();
+    assert!(!all.contains(&Command::Evict(hash(1))), "{all:?}");
+    assert_eq!(bench.phase(1), Some(Phase::Serving));
+    assert_eq!(bench.node.snapshot().contents[0].entry, None, "the lease has ended");
 }

@@ -1,5 +1,5 @@
 //! What a device should hold: which contents to fill, in which order, and which to give up, under
-//! the owner's disk quota. Simple and stable: value per byte, and a holder's advantage so that two
+//! the owner's disk quota, of which the owner's own pins come first. Simple and stable: value per byte, and a holder's advantage so that two
 //! contents of about the same value do not push each other out for ever. Decides; moves no byte.
 
 use std::{
@@ -20,6 +20,8 @@ pub struct Held {
     pub size_bytes: u64,
     /// Every piece is there and verified.
     pub complete: bool,
+    /// The owner's: it comes before everything that is listed, and is never evicted.
+    pub pinned: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +68,11 @@ pub fn plan(list: &HotList, held: &[Held], budget: Budget, now: WallTime) -> Pla
         return Plan { refused, ..Plan::default() };
     };
 
+    let pinned = |infohash: &Infohash| held.get(infohash).is_some_and(|h| h.pinned);
+    let pinned_bytes: u64 = held.values().filter(|h| h.pinned).map(|h| h.size_bytes).sum();
     let mut refused = BTreeMap::new();
     let mut candidates = Vec::new();
-    for entry in &list.entries {
+    for entry in list.entries.iter().filter(|e| !pinned(&e.infohash)) {
         let size_bytes = entry.size_bytes;
         if entry.lease_end <= now {
             refused.insert(entry.infohash, Refusal::LeaseEnded);
@@ -87,7 +91,7 @@ pub fn plan(list: &HotList, held: &[Held], budget: Budget, now: WallTime) -> Pla
 
     let mut plan = Plan::default();
     let mut kept = BTreeSet::new();
-    let mut free_bytes = budget.quota_bytes;
+    let mut free_bytes = budget.quota_bytes.saturating_sub(pinned_bytes);
     for candidate in candidates {
         let Some(left) = free_bytes.checked_sub(candidate.size_bytes) else {
             refused.insert(candidate.infohash, Refusal::NoRoom);
@@ -99,7 +103,8 @@ pub fn plan(list: &HotList, held: &[Held], budget: Budget, now: WallTime) -> Pla
             plan.fill.push(candidate.infohash);
         }
     }
-    plan.evict = held.keys().filter(|infohash| !kept.contains(infohash)).copied().collect();
+    let given_up = |infohash: &&Infohash| !kept.contains(infohash) && !pinned(infohash);
+    plan.evict = held.keys().filter(given_up).copied().collect();
     plan.refused = refused.into_iter().collect();
     plan
 }

@@ -32,7 +32,11 @@ fn list(entries: Vec<Entry>) -> HotList {
 }
 
 fn held(n: u8, size_bytes: u64, complete: bool) -> Held {
-    Held { infohash: hash(n), size_bytes, complete }
+    Held { infohash: hash(n), size_bytes, complete, pinned: false }
+}
+
+fn pinned(n: u8, size_bytes: u64) -> Held {
+    Held { pinned: true, ..held(n, size_bytes, true) }
 }
 
 fn quota(quota_bytes: u64) -> Budget {
@@ -105,13 +109,32 @@ fn fills_and_evicts_nothing_while_the_time_is_unknown() {
     assert_eq!(plan.refused, [(hash(2), Refusal::TimeUnknown)]);
 }
 
+#[test]
+fn never_evicts_a_pin_and_gives_the_rest_of_the_quota_to_the_list() {
+    let mut ended = entry(2, 10, 9.0);
+    ended.lease_end = EARLIER;
+    let listed = list(vec![ended, entry(3, 30, 9.0), entry(4, 20, 1.0)]);
+    let held = [pinned(1, 70), pinned(2, 10), held(4, 20, true)];
+    let plan = plan(&listed, &held, quota(100), NOW);
+    assert_eq!((plan.fill, plan.evict), (vec![], vec![]));
+    assert_eq!(plan.refused, [(hash(3), Refusal::NoRoom)]);
+}
+
+#[test]
+fn gives_up_listed_content_when_a_pin_needs_its_room() {
+    let held = [pinned(1, 90), held(2, 20, true)];
+    let plan = plan(&list(vec![entry(2, 20, 9.0)]), &held, quota(100), NOW);
+    assert_eq!((plan.fill, plan.evict), (vec![], vec![hash(2)]));
+}
+
 /// Contents numbered without repeats, some of them held, sizes and scores small enough to tie often.
 fn situation() -> impl Strategy<Value = (Vec<Entry>, Vec<Held>, u64)> {
-    let one = (1u64..50, 0u32..6, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let one = (1u64..50, 0u32..6, flags);
     (prop::collection::vec(one, 0..20), 0u64..200).prop_map(|(contents, quota_bytes)| {
         let (mut entries, mut holds) = (vec![], vec![]);
-        for (n, (size, score, listed, is_held, complete, ended)) in contents.into_iter().enumerate()
-        {
+        for (n, (size, score, flags)) in contents.into_iter().enumerate() {
+            let (listed, is_held, complete, ended, is_pinned) = flags;
             let n = n as u8;
             if listed {
                 let mut e = entry(n, size, f64::from(score));
@@ -119,7 +142,12 @@ fn situation() -> impl Strategy<Value = (Vec<Entry>, Vec<Held>, u64)> {
                 entries.push(e);
             }
             if is_held {
-                holds.push(held(n, size, complete));
+                // Only what is complete is ever pinned.
+                holds.push(if complete && is_pinned {
+                    pinned(n, size)
+                } else {
+                    held(n, size, complete)
+                });
             }
         }
         (entries, holds, quota_bytes)
@@ -132,7 +160,8 @@ fn carried_out(plan: &Plan, list: &HotList, before: &[Held]) -> Vec<Held> {
     let mut after: BTreeMap<Infohash, Held> = stays.map(|h| (h.infohash, h)).collect();
     for infohash in &plan.fill {
         let size_bytes = list.entry(*infohash).expect("only listed content is filled").size_bytes;
-        after.insert(*infohash, Held { infohash: *infohash, size_bytes, complete: true });
+        let held = Held { infohash: *infohash, size_bytes, complete: true, pinned: false };
+        after.insert(*infohash, held);
     }
     after.into_values().collect()
 }
@@ -143,7 +172,16 @@ proptest! {
         let list = list(entries);
         let plan = plan(&list, &held, quota(quota_bytes), NOW);
         let total: u64 = carried_out(&plan, &list, &held).iter().map(|h| h.size_bytes).sum();
-        prop_assert!(total <= quota_bytes, "{total} of {quota_bytes}");
+        // The quota may have been lowered after the owner pinned.
+        let pinned: u64 = held.iter().filter(|h| h.pinned).map(|h| h.size_bytes).sum();
+        prop_assert!(total <= quota_bytes.max(pinned), "{total} of {quota_bytes}");
+    }
+
+    #[test]
+    fn never_evicts_a_pin((entries, held, quota_bytes) in situation()) {
+        let plan = plan(&list(entries), &held, quota(quota_bytes), NOW);
+        let pinned = |infohash: &Infohash| held.iter().any(|h| h.pinned && h.infohash == *infohash);
+        prop_assert!(!plan.evict.iter().any(pinned), "{:?}", plan.evict);
     }
 
     #[test]

@@ -1,0 +1,112 @@
+//! One content as the node sees it: what is known of it, how far it is, and what is due. Decides only
+//! what follows from that alone; what to hold is `placement`'s business.
+
+use super::{AnnounceEvent, Command, FILL_RETRY, HUB_RETRY, Phase, Stored};
+use crate::logic::{
+    backoff::Backoff,
+    hotlist::Entry,
+    infohash::Infohash,
+    now::{Monotonic, WallTime},
+    placement::Held,
+};
+
+#[derive(Clone, Debug)]
+pub(super) struct Content {
+    pub entry: Option<Entry>,
+    pub size_bytes: u64,
+    pub phase: Phase,
+    /// It takes up room on disk.
+    pub stored: bool,
+    pub complete: bool,
+    pub pinned: bool,
+    pub problem: Option<String>,
+    pub retry: Backoff,
+    pub retry_at: Option<Monotonic>,
+    pub announce_retry: Backoff,
+    pub announce_at: Option<Monotonic>,
+    pub announced_before: bool,
+    pub completed_here: bool,
+}
+
+impl Content {
+    pub fn stored(s: &Stored) -> Content {
+        Content {
+            stored: true,
+            complete: s.complete,
+            pinned: s.pinned,
+            ..Content::new(None, s.size_bytes)
+        }
+    }
+
+    pub fn wanted(entry: &Entry) -> Content {
+        Content::new(Some(entry.clone()), entry.size_bytes)
+    }
+
+    fn new(entry: Option<Entry>, size_bytes: u64) -> Content {
+        Content {
+            entry,
+            size_bytes,
+            phase: Phase::Waiting,
+            stored: false,
+            complete: false,
+            pinned: false,
+            problem: None,
+            retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
+            retry_at: None,
+            announce_retry: Backoff::new(HUB_RETRY.0, HUB_RETRY.1),
+            announce_at: None,
+            announced_before: false,
+            completed_here: false,
+        }
+    }
+
+    pub fn held(&self, infohash: Infohash) -> Held {
+        let (size_bytes, complete, pinned) = (self.size_bytes, self.complete, self.pinned);
+        Held { infohash, size_bytes, complete, pinned }
+    }
+
+    /// What is pinned stays when its lease ends, but from then on without the operator.
+    pub fn may_follow(&self, entry: &Entry, now: WallTime) -> bool {
+        !self.pinned || now.synced().is_some_and(|now| now < entry.lease_end)
+    }
+
+    /// The operator's word on it changes. What is served already, because it is pinned, is
+    /// announced from the moment it is listed, and no longer.
+    pub fn follow(&mut self, entry: Option<&Entry>, at: Monotonic) -> Option<Command> {
+        let before = std::mem::replace(&mut self.entry, entry.cloned());
+        if self.phase != Phase::Serving {
+            return None;
+        }
+        match (before, entry) {
+            (None, Some(_)) => self.announce_at = Some(at),
+            (Some(entry), None) => {
+                self.announce_at = None;
+                let announced = std::mem::take(&mut self.announced_before);
+                return announced
+                    .then_some(Command::Announce { entry, event: AnnounceEvent::Stopped });
+            }
+            _ => {}
+        }
+        None
+    }
+
+    pub fn completed(&mut self) {
+        self.complete = true;
+        self.completed_here = true;
+        self.problem = None;
+        self.retry.succeeded();
+        if self.phase == Phase::Filling {
+            self.phase = Phase::Serving;
+        }
+    }
+
+    pub fn announce(&self) -> Option<Command> {
+        let entry = self.entry.clone()?;
+        let event = match (self.announced_before, self.completed_here) {
+            (true, _) => AnnounceEvent::None,
+            (false, true) => AnnounceEvent::Completed,
+            (false, false) => AnnounceEvent::Started,
+        };
+        Some(Command::Announce { entry, event })
+    }
+}
