@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -45,12 +46,21 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// At stop, trackers get this long to hear goodbye and the hub to take a last report.
 const GOODBYE: Duration = Duration::from_secs(3);
 
+/// What the device talks to the hub about; a success ends only the problem of its own topic. The
+/// first problem in this order is the one to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    Enrolment,
+    List,
+    Reports,
+}
+
 /// What reaches the daemon.
 #[derive(Debug)]
 pub enum Message {
     Event(Event),
     /// The hub answered (with its time, perhaps), or what went wrong.
-    Contact(Result<Option<UnixSeconds>, String>),
+    Contact(Topic, Result<Option<UnixSeconds>, String>),
     Servable(Servable),
     PieceVerified {
         infohash: Infohash,
@@ -99,6 +109,22 @@ fn now_plus_an_hour() -> std::time::Instant {
     (Instant::now() + Duration::from_secs(3600)).into_std()
 }
 
+/// The one fill that is going on, or the last one.
+pub struct Fill {
+    infohash: Infohash,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Fill {
+    async fn stop(self) {
+        self.cancel.cancel();
+        if let Err(error) = self.task.await {
+            tracing::error!("a fill ended badly: {error}");
+        }
+    }
+}
+
 pub struct Daemon {
     pub(super) config: DeviceConfig,
     pub(super) clock: Clock,
@@ -113,14 +139,14 @@ pub struct Daemon {
     pub(super) holdings: BTreeMap<Infohash, Holding>,
     pub(super) history: EgressHistory,
     pub(super) status: watch::Sender<Status>,
-    pub(super) fill: Option<(Infohash, CancellationToken)>,
+    pub(super) fill: Option<Fill>,
     /// Taken from the engine, not yet in the ledger.
     pub(super) unsaved: Vec<UsageDelta>,
     pub(super) flushing: bool,
     /// The engine's counter when its usage was last taken.
     pub(super) asked_at: u64,
     pub(super) last_contact: Option<UnixSeconds>,
-    pub(super) hub_problem: Option<String>,
+    pub(super) hub_problems: BTreeMap<Topic, String>,
     pub(super) store_problem: Option<String>,
     pub(super) peer_port: u16,
 }
@@ -140,11 +166,10 @@ impl Daemon {
                     tokio::spawn(tasks::fetch_list(context, self.node.list().cloned()));
                 }
                 Command::Fill(entry) => {
-                    let cancel = CancellationToken::new();
-                    self.fill = Some((entry.infohash, cancel.clone()));
-                    tokio::spawn(tasks::fill(context, entry, now.unwrap_or_default(), cancel));
+                    let (infohash, cancel) = (entry.infohash, CancellationToken::new());
+                    let fill = tasks::fill(context, entry, now.unwrap_or_default(), cancel.clone());
+                    self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
-                Command::CancelFill(infohash) => self.cancel_fill(infohash),
                 Command::Serve(infohash) => self.serve(infohash),
                 Command::Evict(infohash) => self.evict(infohash),
                 Command::SetAllowance(allowance) => {
@@ -163,22 +188,22 @@ impl Daemon {
                 self.remember(&event);
                 self.node.handle_event(event, now);
             }
-            Message::Contact(Ok(server_time)) => {
+            Message::Contact(topic, Ok(server_time)) => {
                 if let Some(server_time) = server_time {
                     self.clock.learn(server_time);
                 }
                 self.last_contact = self.clock.now().wall.synced();
-                self.hub_problem = None;
+                self.hub_problems.remove(&topic);
             }
-            Message::Contact(Err(problem)) => {
-                if self.hub_problem.as_ref() != Some(&problem) {
+            Message::Contact(topic, Err(problem)) => {
+                if self.hub_problems.get(&topic) != Some(&problem) {
                     tracing::warn!("{problem}");
                 }
-                self.hub_problem = Some(problem);
+                self.hub_problems.insert(topic, problem);
             }
             Message::Servable(servable) => {
                 let infohash = servable.infohash;
-                if self.fill.as_ref().is_some_and(|(filling, _)| *filling == infohash) {
+                if self.fill.as_ref().is_some_and(|fill| fill.infohash == infohash) {
                     self.engine.send(ServeCommand::Add(servable));
                 }
                 self.refresh_holding(infohash);
@@ -341,12 +366,6 @@ impl Daemon {
         Ok(status)
     }
 
-    fn cancel_fill(&mut self, infohash: Infohash) {
-        if let Some((_, cancel)) = self.fill.take_if(|(filling, _)| *filling == infohash) {
-            cancel.cancel();
-        }
-    }
-
     /// A content that is complete on disk.
     fn serve(&mut self, infohash: Infohash) {
         let store = &self.context.store;
@@ -367,11 +386,15 @@ impl Daemon {
         }
     }
 
+    /// The fill ends first: what it still had to record must not be said of a later fill's file.
     fn evict(&mut self, infohash: Infohash) {
-        self.cancel_fill(infohash);
+        let fill = self.fill.take_if(|fill| fill.infohash == infohash);
         self.engine.send(ServeCommand::Remove { infohash });
         let context = self.context.clone();
         tokio::spawn(async move {
+            if let Some(fill) = fill {
+                fill.stop().await;
+            }
             let store = context.store.clone();
             match tokio::task::spawn_blocking(move || store.remove(infohash)).await {
                 Ok(Ok(())) => tracing::info!(%infohash, "evicted"),
@@ -434,7 +457,7 @@ impl Daemon {
             quota_bytes: self.config.cache.quota_bytes,
             hub_url: self.config.hub.url.to_string(),
             last_contact: self.last_contact,
-            hub_problem: self.hub_problem.clone(),
+            hub_problem: self.hub_problems.values().next().cloned(),
             store_problem: self.store_problem.clone(),
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,
@@ -452,8 +475,9 @@ impl Daemon {
         for file in [ENDPOINTS_FILE, STATUS_SOCKET] {
             let _ = std::fs::remove_file(self.config.data_dir.join(file));
         }
-        if let Some((_, cancel)) = self.fill.take() {
-            cancel.cancel();
+        if let Some(fill) = self.fill.take() {
+            // What it has verified goes into the piece map, if the disk lets it.
+            let _ = timeout(GOODBYE, fill.stop()).await;
         }
         while self.flushing {
             match self.inbox.recv().await {

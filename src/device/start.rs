@@ -152,7 +152,7 @@ impl Daemon {
             flushing: false,
             asked_at: 0,
             last_contact: None,
-            hub_problem: None,
+            hub_problems: BTreeMap::new(),
             store_problem: None,
             peer_port: peer.port(),
             config,

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    daemon::Message,
+    daemon::{Message, Topic},
     identity::Identity,
     serve::Servable,
     store::{ContentFile, Store, StoreError},
@@ -59,8 +59,8 @@ impl Context {
         self.tell(Message::Event(event)).await;
     }
 
-    async fn contact(&self, result: Result<Option<UnixSeconds>, &UpstreamError>) {
-        self.tell(Message::Contact(result.map_err(ToString::to_string))).await;
+    async fn contact(&self, topic: Topic, result: Result<Option<UnixSeconds>, &UpstreamError>) {
+        self.tell(Message::Contact(topic, result.map_err(ToString::to_string))).await;
     }
 
     /// Runs blocking store work off the async threads.
@@ -80,19 +80,19 @@ pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
     if claim_code.is_empty() {
         let problem = "this device is not enrolled: put the operator's claim code into \
                        hub.claim_code and start larderd again";
-        context.tell(Message::Contact(Err(problem.into()))).await;
+        context.tell(Message::Contact(Topic::Enrolment, Err(problem.into()))).await;
         return context.event(Event::EnrolFailed).await;
     }
     let request =
         EnrolRequest { claim_code, peer_id: context.identity.peer_id_hex(), created_at: now };
     match context.hub.enrol(&Signed::new(&request, &context.identity.key)).await {
         Ok(answer) => {
-            context.contact(Ok(Some(answer.server_time))).await;
+            context.contact(Topic::Enrolment, Ok(Some(answer.server_time))).await;
             tracing::info!(device = answer.device, "enrolled with the operator");
             context.event(Event::Enrolled).await;
         }
         Err(error) => {
-            context.contact(Err(&error)).await;
+            context.contact(Topic::Enrolment, Err(&error)).await;
             context.event(Event::EnrolFailed).await;
         }
     }
@@ -110,15 +110,15 @@ pub async fn fetch_list(context: Context, held: Option<HotList>) {
                     "hot list verified"
                 );
             }
-            context.contact(Ok(None)).await;
+            context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListVerified { list, policy, valid_until }).await;
         }
         Ok(None) => {
-            context.contact(Ok(None)).await;
+            context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListUnchanged).await;
         }
         Err(error) => {
-            context.contact(Err(&error)).await;
+            context.contact(Topic::List, Err(&error)).await;
             context.event(Event::ListFailed).await;
         }
     }
@@ -129,7 +129,7 @@ pub async fn report(context: Context, now: UnixSeconds, statement_keys: Vec<Stri
     match try_report(&context, now, &statement_keys).await {
         Ok(()) => context.event(Event::ReportsDelivered).await,
         Err(error) => {
-            context.contact(Err(&error)).await;
+            context.contact(Topic::Reports, Err(&error)).await;
             context.event(Event::ReportsFailed).await;
         }
     }
@@ -149,7 +149,7 @@ async fn try_report(
         .await?;
     for (number, signed) in context.stored(Store::unsent_reports).await? {
         let receipt = context.hub.report(&signed).await?;
-        context.contact(Ok(Some(receipt.server_time))).await;
+        context.contact(Topic::Reports, Ok(Some(receipt.server_time))).await;
         context.stored(move |store| store.report_accepted(number)).await?;
     }
     let pending = context.stored(Store::unsent_reports).await?.len() as u64;
@@ -164,8 +164,8 @@ async fn try_report(
     };
     let signed = context.hub.statement(&Signed::new(&request, &context.identity.key)).await?;
     let statement = open_statement(&signed, statement_keys, &request)
-        .map_err(|e| UpstreamError::List(format!("its statement is not acceptable: {e}")))?;
-    context.contact(Ok(None)).await;
+        .map_err(|e| UpstreamError::Statement(e.to_string()))?;
+    context.contact(Topic::Reports, Ok(None)).await;
     context.stored(move |store| store.save_statement(month, &signed)).await?;
     context.tell(Message::Settled(statement)).await;
     Ok(())

@@ -2,10 +2,14 @@
 
 use std::fmt::Write;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
 use crate::logic::infohash::Infohash;
+
+/// All but the unreserved characters of RFC 3986 section 2.3.
+const NOT_UNRESERVED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub struct Addresses {
     /// Ends with a slash; the configuration has been checked for that.
@@ -45,7 +49,7 @@ impl Addresses {
 
     /// BEP 9.
     pub fn magnet(&self, infohash: Infohash, name: &str) -> String {
-        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let encode = |text: &str| utf8_percent_encode(text, NOT_UNRESERVED).to_string();
         let mut magnet = format!("magnet:?xt=urn:btih:{infohash}");
         write!(magnet, "&dn={}&tr={}", encode(name), encode(self.announce().as_str()))
             .expect("writing to a string cannot fail");
@@ -74,8 +78,8 @@ mod tests {
         assert_eq!(
             addresses.magnet(infohash, name),
             format!(
-                "magnet:?xt=urn:btih:{hex}&dn=a%20b%26c%3Fd%23e%252f%2Emp4\
-                 &tr=http%3A%2F%2Fhub%2Eexample%3A7070%2Fx%2Fannounce"
+                "magnet:?xt=urn:btih:{hex}&dn=a%20b%26c%3Fd%23e%252f.mp4\
+                 &tr=http%3A%2F%2Fhub.example%3A7070%2Fx%2Fannounce"
             )
         );
         assert_eq!(

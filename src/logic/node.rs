@@ -74,9 +74,8 @@ pub enum Command {
     FetchList,
     /// Fill it, and serve what is verified meanwhile.
     Fill(Entry),
-    CancelFill(Infohash),
     Serve(Infohash),
-    /// Stop serving, say goodbye to the tracker, delete.
+    /// Stop filling and serving it, then delete it.
     Evict(Infohash),
     SetAllowance(Allowance),
     Announce {
@@ -264,7 +263,7 @@ impl<R: Rng> Node<R> {
             }
             Event::ListFailed => self.fetch.failed(at, &mut self.rng),
             Event::FillCompleted(infohash) => {
-                self.fill_running = None;
+                self.fill_running.take_if(|filling| *filling == infohash);
                 if let Some(content) = self.contents.get_mut(&infohash) {
                     content.completed();
                     content.announce_at = Some(at);
@@ -444,7 +443,6 @@ impl<R: Rng> Node<R> {
         }
         if self.fill_running == Some(infohash) {
             self.fill_running = None;
-            self.commands.push_back(Command::CancelFill(infohash));
         }
         self.commands.push_back(Command::Evict(infohash));
     }

@@ -27,6 +27,7 @@ fn served() -> Served {
 }
 
 fn served_in(mut lab: Lab) -> Served {
+    lab.device_extra = "egress_bytes_per_second_max = 100_000_000".into();
     lab.start_hub();
     lab.start_device();
     let source = lab.path("film.bin");

@@ -60,11 +60,16 @@ impl View {
             println!("    torrent   {}", item.torrent.display());
             println!("    magnet    {}", item.magnet);
         }
-        println!("  peer        {}", stage.peer());
-        println!("  owner's page {}", stage.admin_url());
+        println!("  device      {}", stage.peer());
         match stage.setup_code() {
-            Some(code) => println!("    first visit: set a password with the one-time code {code}"),
-            None => println!("    log in with the password that you set in an earlier run"),
+            Some(code) => {
+                println!("  owner       {}#setup={code}", stage.admin_url());
+                println!("    first visit: set a password; the one-time code is {code}");
+            }
+            None => {
+                println!("  owner       {}", stage.admin_url());
+                println!("    log in with the password that you set in an earlier run");
+            }
         }
         println!();
         println!(

@@ -4,7 +4,7 @@
 //!
 //! With web seeds alone, pieces are fetched over HTTP and written. With peers, librqbit's `Session`
 //! picks pieces and talks to the peers, and the web seeds appear to it as one more peer on loopback
-//! ([`seed_peer`]), so that there is one piece picker. librqbit never uploads here, has no listener,
+//! (`seed_peer`), so that there is one piece picker. librqbit never uploads here, has no listener,
 //! DHT, tracker, LSD or PEX, and goes away with the fill.
 
 mod engine;

@@ -38,6 +38,8 @@ pub enum UpstreamError {
     BadAnswer { host: String, problem: String },
     #[error("the hot list was not accepted: {0}")]
     List(String),
+    #[error("the operator's statement was not accepted: {0}")]
+    Statement(String),
     #[error("{0}")]
     Local(String),
 }
