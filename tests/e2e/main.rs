@@ -2,6 +2,7 @@
 //! aria2c and Transmission as the peers. Everything on loopback, in folders of its own.
 
 mod bad_input;
+mod caps;
 mod clients;
 mod demo;
 mod harness;

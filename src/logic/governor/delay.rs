@@ -63,6 +63,9 @@ const ESTIMATE_AFTER_PROBE: u64 = 900;
 const STEADY: Duration = Duration::from_millis(4);
 const STEADY_TIME: Duration = Duration::from_secs(60);
 
+/// Several probes in a row have not come back.
+const SILENCE: Duration = Duration::from_millis(300);
+
 const START_INTERVAL: Duration = Duration::from_millis(100);
 /// A probe is long enough to be noticed: 6 % above the line need 17 times as long as the queue that
 /// they make, and the answer comes a round trip later.
@@ -122,6 +125,8 @@ pub struct DelayController {
     state: State,
     /// Since the state began or took its last step.
     since: Monotonic,
+    /// The last probe that came back.
+    seen_at: Monotonic,
     estimate: u64,
     estimated: bool,
     base: Duration,
@@ -146,6 +151,7 @@ impl DelayController {
             polled_rate: None,
             state: State::Start,
             since: now,
+            seen_at: now,
             estimate: RATE_START,
             estimated: false,
             base: Duration::MAX,
@@ -164,8 +170,11 @@ impl DelayController {
     /// The other rules changed their mind.
     pub fn handle_rate_max(&mut self, rate_max: u64) {
         self.rate_max = rate_max;
+        self.rate = match self.state {
+            State::Cruise => permille(self.estimate, CRUISE).max(RATE_MIN),
+            _ => self.rate,
+        };
         self.rate = self.rate.min(rate_max);
-        self.estimate = self.estimate.min(self.estimate_max());
     }
 
     /// Call for each probe that comes back, [`PROBE_INTERVAL`] apart.
@@ -189,6 +198,18 @@ impl DelayController {
         }
     }
 
+    /// When [`DelayController::handle_timeout`] wants to be called if no probe comes back before.
+    pub fn poll_timeout(&self) -> Option<Monotonic> {
+        (self.rate > RATE_MIN).then(|| self.since.max(self.seen_at) + SILENCE)
+    }
+
+    /// Probes that do not come back may lie in a queue, or have found it full.
+    pub fn handle_timeout(&mut self, now: Monotonic) {
+        if self.poll_timeout().is_some_and(|due| due <= now) {
+            self.give_way(now);
+        }
+    }
+
     /// The pacing rate in bytes on the wire per second, once after each change.
     pub fn poll_rate(&mut self) -> Option<u64> {
         (self.polled_rate.replace(self.rate) != Some(self.rate)).then_some(self.rate)
@@ -204,6 +225,7 @@ impl DelayController {
     }
 
     fn measure(&mut self, sample: Sample, now: Monotonic) {
+        self.seen_at = now;
         self.base = self.base.min(sample.rtt);
         if let Some(base) = self.other_path.handle(self.rate <= RATE_MIN, sample.rtt, now) {
             self.base = base;
@@ -214,7 +236,7 @@ impl DelayController {
         self.last_rtts.push_back(sample.rtt);
         let mut sorted: Vec<Duration> = self.last_rtts.iter().copied().collect();
         sorted.sort_unstable();
-        self.added = sorted[sorted.len() / 2] - self.base;
+        self.added = sorted[sorted.len() / 2].saturating_sub(self.base);
         self.queues_seen = if self.added > self.queue() { self.queues_seen + 1 } else { 0 };
         if self.state == State::Cruise {
             let memory = self.noise * (NOISE_MEMORY - 1);
@@ -227,7 +249,8 @@ impl DelayController {
         {
             self.deliveries.pop_front();
         }
-        self.busy.handle(sample.rtt - self.base > self.no_queue(), acknowledged);
+        let added = sample.rtt.saturating_sub(self.base);
+        self.busy.handle(added > self.no_queue(), acknowledged);
     }
 
     /// Above this much added delay somebody waits.
@@ -252,8 +275,9 @@ impl DelayController {
             self.estimated = true;
             self.drain(DRAIN_AFTER_START, now);
         } else if self.rate == self.rate_max {
-            // The owner's limit is below the line's: there is nothing to find out.
-            self.estimate = self.estimate_max();
+            // The owner's limit is below the line's: there is nothing to find out for now.
+            let enough = u128::from(self.rate_max) * 1000 / u128::from(CRUISE) + 2;
+            self.estimate = u64::try_from(enough).unwrap_or(u64::MAX).max(RATE_START);
             self.cruise(now);
         } else if elapsed > START_INTERVAL && wanted {
             self.enter(State::Start, permille(self.rate, START_STEP), now);
@@ -284,7 +308,7 @@ impl DelayController {
                 return self.cruise(now);
             }
             self.probe_gap = PROBE_GAP_FIRST;
-            self.estimate = permille(self.estimate, PROBE_STEP).min(self.estimate_max());
+            self.estimate = permille(self.estimate, PROBE_STEP);
             self.enter(State::Probe, permille(self.estimate, PROBE), now);
         }
     }
@@ -322,7 +346,7 @@ impl DelayController {
             true => ESTIMATE_FALL,
             false => step_down,
         };
-        let ceiling = permille(self.estimate, PROBE_STEP).min(self.estimate_max());
+        let ceiling = permille(self.estimate, PROBE_STEP);
         self.estimate = line.max(permille(self.estimate, floor)).min(ceiling);
     }
 
@@ -331,11 +355,6 @@ impl DelayController {
         self.rate = rate.max(RATE_MIN).min(self.rate_max);
         self.since = now;
         self.queues_seen = 0;
-    }
-
-    /// A line that carries more than this makes no difference under the other rules.
-    fn estimate_max(&self) -> u64 {
-        u64::try_from(u128::from(self.rate_max) * 1000 / u128::from(CRUISE) + 2).unwrap_or(u64::MAX)
     }
 
     fn delivered(&self) -> u64 {

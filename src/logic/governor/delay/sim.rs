@@ -118,6 +118,12 @@ impl Uplink {
         self.micros = end;
     }
 
+    /// By other rules.
+    pub fn set_rate_max(&mut self, rate_max: u64) {
+        self.controller.handle_rate_max(rate_max);
+        self.take_rate();
+    }
+
     pub fn set_mbit(&mut self, mbit: u64) {
         self.settle_queue(self.micros);
         self.bytes_per_second = mbit as f64 * 125_000.0;
@@ -191,6 +197,10 @@ impl Uplink {
         };
         let now = Monotonic(Duration::from_micros(self.micros));
         self.controller.handle_sample(sample, now);
+        self.take_rate();
+    }
+
+    fn take_rate(&mut self) {
         if let Some(rate) = self.controller.poll_rate() {
             self.rate = rate;
             self.rates.push((self.micros, rate));

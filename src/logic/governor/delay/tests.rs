@@ -135,6 +135,39 @@ fn paces_at_the_limit_when_the_line_carries_more() {
 }
 
 #[test]
+fn knows_the_line_again_after_a_pause() {
+    let mut uplink = settled(8, 0, 5);
+    uplink.set_rate_max(0);
+    uplink.run(60 * SECOND);
+    assert_eq!(uplink.served(10 * SECOND), 0);
+    uplink.set_rate_max(u64::MAX);
+    uplink.run(SECOND);
+    let served = uplink.served(10 * SECOND);
+    assert!(served >= LINE * 85 / 100, "{served} B/s");
+    // Also when it never saw the line before.
+    let mut uplink = Uplink::limited(0, LINE_MBIT, 8, 0, 5);
+    uplink.run(60 * SECOND);
+    uplink.set_rate_max(u64::MAX);
+    uplink.run(30 * SECOND);
+    let served = uplink.served(10 * SECOND);
+    assert!(served >= LINE * 85 / 100, "{served} B/s");
+}
+
+#[test]
+fn gives_way_when_probes_stay_out() {
+    let mut controller = DelayController::new(u64::MAX, Monotonic::START);
+    let mut now = Monotonic::START;
+    let before = controller.snapshot().bytes_per_second;
+    let mut steps = 0;
+    while let Some(due) = controller.poll_timeout() {
+        assert!(due > now && steps < 10, "it falls to the floor, step by step");
+        (now, steps) = (due, steps + 1);
+        controller.handle_timeout(due);
+    }
+    assert!(before > RATE_MIN && controller.snapshot().bytes_per_second == RATE_MIN);
+}
+
+#[test]
 fn takes_a_steady_longer_way_for_a_longer_way() {
     let mut uplink = settled(8, 500, 2);
     uplink.base_rtt_micros += 15_000;
