@@ -129,7 +129,8 @@ pub enum Phase {
 
 /// See the module's first lines.
 pub struct Node<R> {
-    settings: Settings,
+    quota_bytes: u64,
+    enrolled: bool,
     rng: R,
     list: Option<HotList>,
     policy: Option<Policy>,
@@ -184,11 +185,12 @@ impl<R: Rng> Node<R> {
             fetch: Task::due_at(start),
             report: Task::due_at(start),
             fill_running: None,
-            governor: Governor::new(settings.allowance.clone(), traffic, now),
-            settings,
+            governor: Governor::new(settings.allowance, traffic, now),
+            quota_bytes: settings.quota_bytes,
+            enrolled: settings.enrolled,
             rng,
         };
-        if node.settings.enrolled {
+        if node.enrolled {
             node.enrol.due = None;
         }
         if !node.settings.has_operator {
@@ -210,7 +212,7 @@ impl<R: Rng> Node<R> {
         let at = now.monotonic;
         match event {
             Event::Enrolled => {
-                self.settings.enrolled = true;
+                self.enrolled = true;
                 self.enrol.due = None;
                 self.report.due = Some(at);
             }
@@ -315,7 +317,7 @@ impl<R: Rng> Node<R> {
             },
         );
         Snapshot {
-            enrolled: self.settings.enrolled,
+            enrolled: self.enrolled,
             list_epoch: self.list.as_ref().map(|l| l.epoch),
             contents: held.chain(refused).collect(),
             allowance: self.governor.snapshot(),
@@ -348,7 +350,7 @@ impl<R: Rng> Node<R> {
 
     /// The answer to a report is a statement, which only the policy's keys can open.
     fn may_report(&self) -> bool {
-        self.settings.enrolled && self.policy.is_some()
+        self.enrolled && self.policy.is_some()
     }
 
     fn report_due(&self) -> Option<Monotonic> {
@@ -370,8 +372,7 @@ impl<R: Rng> Node<R> {
         let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
         // What is on its way out still takes up room.
         let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
-        let budget =
-            Budget { quota_bytes: self.settings.quota_bytes.saturating_sub(leaving_bytes) };
+        let budget = Budget { quota_bytes: self.quota_bytes.saturating_sub(leaving_bytes) };
         let plan = placement::plan(list, &held, budget, now.wall);
         let entries: BTreeMap<Infohash, Entry> =
             list.entries.iter().map(|e| (e.infohash, e.clone())).collect();

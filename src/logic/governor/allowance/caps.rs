@@ -80,8 +80,8 @@ impl Asymmetry {
         wall: WallTime,
     ) -> Option<(u64, Reason)> {
         let judged = |ratio_max: Option<u32>, days: u32| {
-            let flow = traffic.last_hours(days * 24, wall);
-            judge(flow, ratio_max?, days)
+            let ratio_max = ratio_max?;
+            judge(traffic.last_hours(days * 24, wall), ratio_max, days)
         };
         let short = judged(self.ratio_max_24_hours, 1);
         let long = judged(self.ratio_max_30_days, 30);

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use crate::logic::now::Monotonic;
+use crate::logic::{choke::SLOTS_MIN, now::Monotonic};
 
-/// One slow reader is no throttled line; so many at once point at what they share.
-pub const PEERS_WAITING_MIN: u32 = 5;
+/// One slow reader is no throttled line; so many at once point at what they share. No more than the
+/// choker has slots at the lowest allowance, or a slow line would never be judged.
+pub const PEERS_WAITING_MIN: u32 = SLOTS_MIN;
 /// Demand is judged by the minute: TCP needs several seconds to find its pace.
 const SAMPLE: Duration = Duration::from_secs(60);
 /// Counters that come later than this (a machine that slept) prove nothing.
