@@ -177,7 +177,7 @@ impl PeerSession {
     pub fn new(peer: IpAddr, now: Monotonic) -> PeerSession {
         PeerSession {
             peer,
-            envelope: Envelope::new(),
+            envelope: Envelope::default(),
             content: None,
             greeting: Vec::new(),
             assembler: Assembler::default(),

@@ -86,11 +86,13 @@ pub struct Opened<'a> {
     pub rest: &'a [u8],
 }
 
-impl Envelope {
-    pub fn new() -> Envelope {
+impl Default for Envelope {
+    fn default() -> Envelope {
         Envelope { state: State::Undecided(0), answer: Vec::new(), content: None }
     }
+}
 
+impl Envelope {
     /// Takes the wrapping off what the peer sent, in place. At most once in the life of a connection
     /// this costs a modular exponentiation.
     pub fn open<'a>(

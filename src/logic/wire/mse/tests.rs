@@ -36,7 +36,7 @@ struct Outcome {
 /// Feeds a stream to a fresh connection of a device that always draws the same keys.
 fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
     let (shelf, mut keyring) = (shelf(), Keyring::new(StdRng::seed_from_u64(5)));
-    let mut envelope = Envelope::new();
+    let mut envelope = Envelope::default();
     let (mut opened, mut result) = (vec![], Ok(()));
     for piece in pieces {
         let mut piece = piece.to_vec();
@@ -97,7 +97,7 @@ fn what_goes_out_after_the_handshake_goes_on_in_the_same_key_stream() {
     let (shelf, mut keyring) = (shelf(), Keyring::new(StdRng::seed_from_u64(5)));
     let mut initiator = Initiator::to(OURS, RC4);
     let mut bytes = stream(&mut initiator, 0);
-    let mut envelope = Envelope::new();
+    let mut envelope = Envelope::default();
     envelope.open(&mut bytes, &shelf, &mut keyring, Monotonic::START).expect("a fine handshake");
     let answer = envelope.answer().to_vec();
     envelope.handle_answer_sent(100);
@@ -163,7 +163,7 @@ fn a_flood_of_handshakes_is_cut_before_it_costs_anything() {
     let (shelf, mut keyring) = (shelf(), Keyring::new(StdRng::seed_from_u64(5)));
     let mut results = (0..HANDSHAKES_PER_SECOND_MAX + 1).map(|_| {
         let mut hello = Initiator::to(OURS, RC4).hello();
-        let mut envelope = Envelope::new();
+        let mut envelope = Envelope::default();
         envelope.open(&mut hello, &shelf, &mut keyring, Monotonic::START).map(|_| ())
     });
     assert!(results.by_ref().take(HANDSHAKES_PER_SECOND_MAX as usize).all(|r| r.is_ok()));
@@ -175,7 +175,7 @@ fn a_flood_of_handshakes_is_cut_before_it_costs_anything() {
 #[test]
 fn a_connection_that_failed_costs_nothing_more() {
     let (shelf, mut keyring) = (shelf(), Keyring::new(StdRng::seed_from_u64(5)));
-    let mut envelope = Envelope::new();
+    let mut envelope = Envelope::default();
     let mut open = |mut bytes: Vec<u8>, keyring: &mut Keyring| {
         envelope.open(&mut bytes, &shelf, keyring, Monotonic::START).map(|o| o.rest.len())
     };
@@ -185,7 +185,7 @@ fn a_connection_that_failed_costs_nothing_more() {
     }
     let later = Monotonic(Duration::from_millis(1));
     let mut hello = Initiator::to(OURS, RC4).hello();
-    assert!(Envelope::new().open(&mut hello, &shelf, &mut keyring, later).is_ok());
+    assert!(Envelope::default().open(&mut hello, &shelf, &mut keyring, later).is_ok());
 }
 
 #[test]
