@@ -193,7 +193,7 @@ impl<R: Rng> Node<R> {
         if node.enrolled {
             node.enrol.due = None;
         }
-        if !node.settings.has_operator {
+        if !settings.has_operator {
             for task in [&mut node.enrol, &mut node.fetch, &mut node.report] {
                 task.due = None;
             }

@@ -23,25 +23,30 @@ impl Bench {
         followed: Option<(HotList, Policy, UnixSeconds)>,
         wall: WallTime,
     ) -> Bench {
-        let now = Now { monotonic: Monotonic::START, wall };
-        let settings = Settings {
-            has_operator: true,
-            quota_bytes: QUOTA,
-            enrolled: true,
-            allowance: allowance::Settings::with_limit(5000),
-        };
-        let traffic = Traffic::default();
-        let node = Node::new(settings, traffic, stored, followed, SmallRng::seed_from_u64(1), now);
-        Bench { node, now }
+        Bench::with(true, stored, followed, wall)
     }
 
     /// No hub is configured.
     fn standalone(stored: Vec<Stored>) -> Bench {
-        let mut bench = Bench::at(stored.clone(), None, WallTime::Unsynced);
-        let settings = Settings { has_operator: false, ..bench.node.settings.clone() };
+        Bench::with(false, stored, None, WallTime::Unsynced)
+    }
+
+    fn with(
+        has_operator: bool,
+        stored: Vec<Stored>,
+        followed: Option<(HotList, Policy, UnixSeconds)>,
+        wall: WallTime,
+    ) -> Bench {
+        let now = Now { monotonic: Monotonic::START, wall };
+        let settings = Settings {
+            has_operator,
+            quota_bytes: QUOTA,
+            enrolled: has_operator,
+            allowance: allowance::Settings::with_limit(5000),
+        };
         let (traffic, rng) = (Traffic::default(), SmallRng::seed_from_u64(1));
-        bench.node = Node::new(settings, traffic, stored, None, rng, bench.now);
-        bench
+        let node = Node::new(settings, traffic, stored, followed, rng, now);
+        Bench { node, now }
     }
 
     fn event(&mut self, event: Event) -> Vec<Command> {
