@@ -17,7 +17,7 @@ use super::{
     clock::Clock,
     line::Line,
     owner::{Answer, Wish},
-    serve::{Engine, Servable, ServeCommand},
+    serve::{Engine, Servable, ServeCommand, ServeStats},
     start::{DaemonError, holdings, hub_url, setting},
     status::{self, EgressHistory, Holding},
     store::Store,
@@ -143,8 +143,8 @@ pub struct Daemon {
     /// Taken from the engine, not yet in the ledger.
     pub(super) unsaved: Vec<UsageDelta>,
     pub(super) flushing: bool,
-    /// The engine's counter when its usage was last taken.
-    pub(super) asked_at: u64,
+    /// The engine's counters when its usage was last taken.
+    pub(super) asked_at: ServeStats,
     pub(super) last_contact: Option<UnixSeconds>,
     pub(super) hub_problems: BTreeMap<Topic, String>,
     pub(super) store_problem: Option<String>,
@@ -282,12 +282,13 @@ impl Daemon {
 
     fn flush(&mut self) {
         let stats = self.engine.stats();
-        // An idle engine is not woken to say that it did nothing.
-        let served = stats.peers_connected > 0 || stats.egress_wire_bytes_total != self.asked_at;
+        // An idle engine is not woken to say that it did nothing. A connection that has closed since
+        // has settled its last blocks then, without sending anything more.
+        let served = stats.peers_connected > 0 || stats != self.asked_at;
         if self.flushing || (!served && self.unsaved.is_empty()) {
             return;
         }
-        self.asked_at = stats.egress_wire_bytes_total;
+        self.asked_at = stats;
         let mut deltas = std::mem::take(&mut self.unsaved);
         deltas.extend(self.engine.take_usage());
         if deltas.is_empty() {
