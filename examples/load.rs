@@ -324,10 +324,9 @@ impl Load {
             }
         }
         if !peer.out.is_empty() && !peer.closed {
-            match peer.stream.write(&peer.out) {
-                Ok(n) => drop(peer.out.drain(..n)),
-                // A broken connection shows when it is read.
-                Err(_) => {}
+            // A broken connection shows when it is read.
+            if let Ok(n) = peer.stream.write(&peer.out) {
+                peer.out.drain(..n);
             }
         }
     }
@@ -337,7 +336,7 @@ impl Load {
         let blocks = self.plan.blocks();
         let a_piece = u64::from(self.plan.metainfo.piece_length / BLOCK_BYTES);
         let next = peer.next_block + 1;
-        peer.next_block = if self.plan.sequential || next % a_piece != 0 {
+        peer.next_block = if self.plan.sequential || !next.is_multiple_of(a_piece) {
             next % blocks
         } else {
             self.rng.random_range(0..blocks.div_ceil(a_piece)) * a_piece
