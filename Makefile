@@ -77,7 +77,7 @@ size: ## Release sizes and idle memory; fails over the budget (larderd: 12 MiB, 
 ##### Measurements
 
 .PHONY: bench-seeders
-bench-seeders: ## Compare Larder with what Debian packages, as root; writes docs/benchmarks.md (20 minutes).
+bench-seeders: ## Compare Larder with what Debian packages, as root; writes docs/benchmarks.md (40 minutes).
 	cargo build --locked --release --bin larderd --example load
 	benches/seeders/compare.py --load $(abspath $(TARGET_DIR))/release/examples/load $(ARGS)
 
