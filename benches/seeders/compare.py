@@ -27,7 +27,7 @@ MIB = 1 << 20
 READY_SECONDS = 300
 TICKS = os.sysconf("SC_CLK_TCK")
 
-SEEDERS = ["larder", "rtorrent", "aria2", "transmission", "libtorrent"]
+SEEDERS = ["larder", "rtorrent", "transmission", "libtorrent"]
 LOADS = {
     "s1": dict(connections=1, depth=250, seconds=20, bytes_max=1024 * MIB, sequential=True),
     "s2": dict(connections=50, depth=32, seconds=20, bytes_max=4096 * MIB),
