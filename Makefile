@@ -74,6 +74,13 @@ arm-check: ## Check that larderd compiles for 64-bit ARM routers.
 size: ## Release sizes and idle memory; fails over the budget (larderd: 12 MiB, 25 MiB resident).
 	@scripts/size
 
+##### Measurements
+
+.PHONY: bench-seeders
+bench-seeders: ## Compare Larder with what Debian packages, as root; writes docs/benchmarks.md (40 minutes).
+	cargo build --locked --release --bin larderd --example load
+	benches/seeders/compare.py --load $(abspath $(TARGET_DIR))/release/examples/load $(ARGS)
+
 ##### The owner's page
 
 .PHONY: web

@@ -17,7 +17,7 @@ case $1 in
 version) "$D" --version ;;
 prepare)
   rate=$RATE
-  # No limit is not on offer: 10 Gbit/s stands for it.
+  # From 10 Gbit/s on there is no limit.
   [ "$RATE" = 0 ] && rate=1250000000
   cat > "$STATE/larderd.toml" <<EOT
 data_dir = "$STATE/data"

@@ -270,6 +270,7 @@ impl Loop {
                 self.files.forget(key);
             }
             ServeCommand::SetAllowance(allowance) => {
+                let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
                 self.choker.set_slots(slots_for(allowance), now);
                 for connection in self.connections.iter().flatten() {

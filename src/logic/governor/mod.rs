@@ -13,6 +13,9 @@ pub use pacer::{MAX_GRANT_STREAM_BYTES, Pacer, Permit, SLACK};
 pub use turns::Turns;
 pub use wire_cost::WireCost;
 
+/// 10 Gbit/s: a limit that no home line reaches is none, and need not cost a permit a block.
+const UNLIMITED_BYTES_PER_SECOND: u64 = 1_250_000_000;
+
 /// What the device may put onto the uplink, all protocols' headers included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
@@ -24,7 +27,30 @@ pub enum Allowance {
 }
 
 impl Allowance {
+    /// The same, as the serving engine keeps it.
+    pub fn settled(self) -> Allowance {
+        match self {
+            Allowance::BytesPerSecond(limit) if limit >= UNLIMITED_BYTES_PER_SECOND => {
+                Allowance::Unlimited
+            }
+            kept => kept,
+        }
+    }
+
     pub fn is_paused(self) -> bool {
         matches!(self, Allowance::Paused | Allowance::BytesPerSecond(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_a_limit_that_no_line_reaches_for_none() {
+        let settled = |limit| Allowance::BytesPerSecond(limit).settled();
+        assert_eq!(settled(1_250_000_000), Allowance::Unlimited);
+        assert_eq!(settled(125_000_000), Allowance::BytesPerSecond(125_000_000));
+        assert_eq!(settled(0), Allowance::BytesPerSecond(0));
     }
 }
