@@ -22,7 +22,7 @@ use super::{
     status::{self, EgressHistory, Holding},
     store::Store,
     swarm::FillSource,
-    tasks::{self, Context},
+    tasks::{self, Context, Terms},
 };
 use crate::{
     api::{
@@ -415,13 +415,25 @@ impl Daemon {
     /// Money is never written under a clock that is not known to be right.
     fn report(&mut self, now: Option<UnixSeconds>) {
         let context = self.context.clone();
-        let keys = self.node.policy().map(|p| p.statement_keys.clone()).unwrap_or_default();
+        let terms = self.terms();
         tokio::spawn(async move {
             match now {
-                Some(now) => tasks::report(context, now, keys).await,
+                Some(now) => tasks::report(context, now, terms).await,
                 None => context.tell(Message::Event(Event::ReportsFailed)).await,
             }
         });
+    }
+
+    fn terms(&self) -> Terms {
+        let listed = self.node.list().into_iter().flat_map(|list| &list.entries);
+        Terms {
+            statement_keys: self
+                .node
+                .policy()
+                .map(|p| p.statement_keys.clone())
+                .unwrap_or_default(),
+            listed: listed.map(|entry| entry.infohash).collect(),
+        }
     }
 
     fn refresh_holding(&mut self, infohash: Infohash) {
@@ -489,7 +501,7 @@ impl Daemon {
                 None => break,
             }
         }
-        let hour = self.hour();
+        let (hour, terms) = (self.hour(), self.terms());
         let mut deltas = self.unsaved;
         deltas.extend(self.engine.stop());
         if let Message::FlushFailed { problem, .. } = save(&self.context.store, hour, deltas) {
@@ -511,8 +523,7 @@ impl Daemon {
                 && self.node.snapshot().enrolled
                 && self.context.operator.is_some()
             {
-                let keys = self.node.policy().map(|p| p.statement_keys.clone());
-                tasks::report(self.context.clone(), now, keys.unwrap_or_default()).await;
+                tasks::report(self.context.clone(), now, terms).await;
             }
         };
         // What the farewells say to the daemon goes nowhere; keep the channel from filling up.

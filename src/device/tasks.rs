@@ -1,7 +1,7 @@
 //! What the node commands, carried out: each function runs as a task of its own and ends by sending
 //! messages to the daemon. Waits on the network and the disk happen here, never in the daemon.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::Client;
@@ -143,9 +143,16 @@ pub async fn fetch_list(context: Context, held: Option<HotList>) {
     }
 }
 
+/// What the operator's documents say about reporting.
+#[derive(Default)]
+pub struct Terms {
+    pub statement_keys: Vec<String>,
+    pub listed: BTreeSet<Infohash>,
+}
+
 /// Sends every report that waits, then asks what they are worth.
-pub async fn report(context: Context, now: UnixSeconds, statement_keys: Vec<String>) {
-    match try_report(&context, now, &statement_keys).await {
+pub async fn report(context: Context, now: UnixSeconds, terms: Terms) {
+    match try_report(&context, now, terms).await {
         Ok(()) => context.event(Event::ReportsDelivered).await,
         Err(error) => {
             context.contact(Topic::Reports, Err(&error)).await;
@@ -157,13 +164,16 @@ pub async fn report(context: Context, now: UnixSeconds, statement_keys: Vec<Stri
 async fn try_report(
     context: &Context,
     now: UnixSeconds,
-    statement_keys: &[String],
+    terms: Terms,
 ) -> Result<(), UpstreamError> {
+    let Terms { statement_keys, listed } = terms;
     let hub = &context.operator()?.hub;
     let identity = Arc::clone(&context.identity);
     context
         .stored(move |store| {
-            while store.build_report(&identity.device, now, &identity.key)?.is_some() {}
+            let pinned = store.contents()?.into_iter().filter(|c| c.pinned).map(|c| c.infohash);
+            let own = pinned.filter(|infohash| !listed.contains(infohash)).collect();
+            while store.build_report(&identity.device, now, &identity.key, &own)?.is_some() {}
             Ok(())
         })
         .await?;
@@ -183,7 +193,7 @@ async fn try_report(
         created_at: now,
     };
     let signed = hub.statement(&Signed::new(&request, &context.identity.key)).await?;
-    let statement = open_statement(&signed, statement_keys, &request)
+    let statement = open_statement(&signed, &statement_keys, &request)
         .map_err(|e| UpstreamError::Statement(e.to_string()))?;
     context.contact(Topic::Reports, Ok(None)).await;
     context.stored(move |store| store.save_statement(month, &signed)).await?;

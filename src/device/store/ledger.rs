@@ -2,7 +2,7 @@
 //! statements. A report and the mark "this is reported" are one transaction, so that a crash can
 //! neither lose a byte nor tell it twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
@@ -158,15 +158,19 @@ impl Store {
     }
 
     /// Takes what no report tells yet, signs it as the next report, stores that, and marks the
-    /// bytes as reported: one transaction. `None` when there is nothing to tell.
+    /// bytes as reported: one transaction. `None` when there is nothing to tell. What was served of
+    /// `owners_own` contents, which no operator listed, stays in the house.
     pub fn build_report(
         &self,
         device: &str,
         now: UnixSeconds,
         key: &SigningKey,
+        owners_own: &BTreeSet<Infohash>,
     ) -> Result<Option<u64>, StoreError> {
         let mut db = self.0.db.lock();
-        let lines = ledger::lines_to_report(unreported(&db)?, MAX_REPORT_LINES);
+        let mut rows = unreported(&db)?;
+        rows.retain(|row| !owners_own.contains(&row.infohash));
+        let lines = ledger::lines_to_report(rows, MAX_REPORT_LINES);
         if lines.is_empty() {
             return Ok(None);
         }

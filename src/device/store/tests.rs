@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
 use tempfile::TempDir;
 
@@ -280,7 +280,10 @@ fn finds_everything_again_after_a_crash() {
     write_piece(&store, &metainfo, &data, 0);
     store.mark_verified(metainfo.infohash, &[0], 7, 0).expect("marks");
     store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
-    store.build_report("device", UnixSeconds(9), &key).expect("builds").expect("something new");
+    store
+        .build_report("device", UnixSeconds(9), &key, &BTreeSet::new())
+        .expect("builds")
+        .expect("something new");
     store.add_usage(Some(HOUR), &[served(metainfo.infohash, 20)]).expect("adds");
 
     // The store above is still open: nothing was closed or flushed for the copy's sake.
@@ -289,7 +292,8 @@ fn finds_everything_again_after_a_crash() {
     assert_eq!(after.contents().expect("lists"), store.contents().expect("lists"));
     assert_eq!(after.egress(metainfo.infohash).payload_bytes, 520);
     assert_eq!(after.unsent_reports().expect("lists"), store.unsent_reports().expect("lists"));
-    let number = after.build_report("device", UnixSeconds(10), &key).expect("builds");
+    let number =
+        after.build_report("device", UnixSeconds(10), &key, &BTreeSet::new()).expect("builds");
     assert_eq!(number, Some(2));
     let (_, second) = &after.unsent_reports().expect("lists")[1];
     let report: Report = second.open(&[key.public_hex()]).expect("signed by us");
@@ -331,8 +335,26 @@ fn writes_nothing_while_nothing_happens() {
     store.date_undated(HOUR).expect("dates");
     store.set_setting("limit", &5).expect("writes");
     let key = SigningKey::generate();
-    assert_eq!(store.build_report("device", UnixSeconds(1), &key).expect("builds"), None);
+    assert_eq!(
+        store.build_report("device", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds"),
+        None
+    );
     assert_eq!(fs::metadata(&log).expect("a log").len(), before);
+}
+
+#[test]
+fn keeps_to_itself_what_was_served_of_the_owners_own_contents() {
+    let dir = folder();
+    let store = open(&dir);
+    let key = SigningKey::generate();
+    let (own, listed) = (Infohash([1; 20]), Infohash([2; 20]));
+    store.add_usage(Some(HOUR), &[served(own, 10), served(listed, 7)]).expect("adds");
+    store.build_report("device", UnixSeconds(1), &key, &[own].into()).expect("builds");
+    let reports = store.unsent_reports().expect("reads");
+    let report: Report = reports[0].1.open_self_signed().expect("our own");
+    assert_eq!(report.lines.iter().map(|l| l.infohash).collect::<Vec<_>>(), [listed]);
+    let nothing = store.build_report("device", UnixSeconds(2), &key, &[own].into());
+    assert_eq!(nothing.expect("builds"), None);
 }
 
 #[test]
@@ -343,7 +365,10 @@ fn never_reports_undated_usage_until_it_is_dated() {
     let hash = Infohash([1; 20]);
     store.add_usage(None, &[served(hash, 10)]).expect("adds");
     store.add_usage(None, &[served(hash, 5)]).expect("adds");
-    assert_eq!(store.build_report("device", UnixSeconds(1), &key).expect("builds"), None);
+    assert_eq!(
+        store.build_report("device", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds"),
+        None
+    );
     assert_eq!(store.egress(hash).payload_bytes, 15);
     drop(store);
     let store = open(&dir);
@@ -351,7 +376,10 @@ fn never_reports_undated_usage_until_it_is_dated() {
     assert_eq!(store.date_undated(HOUR).expect("dates"), 15);
     assert_eq!(store.date_undated(HOUR).expect("dates"), 0);
     assert_eq!(store.egress(hash).payload_bytes, 15);
-    assert_eq!(store.build_report("device", UnixSeconds(1), &key).expect("builds"), Some(1));
+    assert_eq!(
+        store.build_report("device", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds"),
+        Some(1)
+    );
 }
 
 #[test]
@@ -363,7 +391,7 @@ fn numbers_and_chains_reports_and_sends_each_until_it_is_accepted() {
     let hash = Infohash([1; 20]);
     for bytes in [100, 20] {
         store.add_usage(Some(HOUR), &[served(hash, bytes)]).expect("adds");
-        store.build_report("device", UnixSeconds(bytes), &key).expect("builds");
+        store.build_report("device", UnixSeconds(bytes), &key, &BTreeSet::new()).expect("builds");
     }
     let unsent = store.unsent_reports().expect("lists");
     let [(1, first), (2, second)] = &unsent[..] else { panic!("{unsent:?}") };
@@ -395,7 +423,9 @@ fn splits_a_long_ledger_into_several_reports() {
         .collect();
     store.add_usage(Some(HOUR), &deltas).expect("adds");
     let mut numbers = vec![];
-    while let Some(number) = store.build_report("d", UnixSeconds(1), &key).expect("builds") {
+    while let Some(number) =
+        store.build_report("d", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds")
+    {
         numbers.push(number);
     }
     assert_eq!(numbers, [1, 2]);
