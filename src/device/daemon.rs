@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rand::rngs::StdRng;
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
@@ -16,11 +15,10 @@ use super::{
     books::Books,
     clock::Clock,
     line::Line,
-    owner::{Answer, Wish},
+    message::{Message, Topic, Wish},
     serve::{Engine, Servable, ServeCommand, ServeStats},
-    start::{DaemonError, holdings, hub_url, setting},
     status::{self, EgressHistory, Holding},
-    store::Store,
+    store::{Store, StoreError, StoredContent},
     swarm::FillSource,
     tasks::{self, Context, Terms},
 };
@@ -28,7 +26,6 @@ use crate::{
     api::{
         admin::{Earnings, PauseRequest, Status},
         endpoints::{ENDPOINTS_FILE, STATUS_SOCKET},
-        hub::Statement,
     },
     config::device::DeviceConfig,
     logic::{
@@ -43,70 +40,19 @@ use crate::{
 
 /// The ledger is written this often while there is something to write: a kill loses no more.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// When nothing is due, look again then; the tick comes sooner anyway.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// At stop, trackers get this long to hear goodbye and the hub to take a last report.
 const GOODBYE: Duration = Duration::from_secs(3);
 
-/// What the device talks to the hub about; a success ends only the problem of its own topic. The
-/// first problem in this order is the one to show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Topic {
-    Enrolment,
-    List,
-    Reports,
-}
-
-/// What reaches the daemon.
-#[derive(Debug)]
-pub enum Message {
-    Event(Event),
-    /// The hub answered (with its time, perhaps), or what went wrong.
-    Contact(Topic, Result<Option<UnixSeconds>, String>),
-    Servable(Servable),
-    PieceVerified {
-        infohash: Infohash,
-        piece: u32,
-        source: FillSource,
-        bytes: u64,
-    },
-    Flushed(Vec<UsageLine>),
-    FlushFailed {
-        deltas: Vec<UsageDelta>,
-        problem: String,
-    },
-    Reported {
-        reported_bytes: u64,
-        pending: u64,
-    },
-    Settled(Statement),
-    Owner(Wish, Answer),
-}
-
-/// Runs until SIGTERM or SIGINT.
-pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut daemon = Daemon::start(config).await?;
-    let mut tick = interval(FLUSH_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        daemon.obey();
-        let now = daemon.clock.now();
-        let due = daemon.node.poll_timeout(now).map(|at| daemon.clock.instant(at));
-        let due = due.unwrap_or(now_plus_an_hour());
-        tokio::select! {
-            biased;
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            Some(message) = daemon.inbox.recv() => daemon.handle(message),
-            _ = tick.tick() => daemon.tick(),
-            () = sleep_until(due.into()) => daemon.node.handle_timeout(daemon.clock.now()),
-        }
-    }
-    daemon.stop().await
-}
-
-fn now_plus_an_hour() -> std::time::Instant {
-    (Instant::now() + Duration::from_secs(3600)).into_std()
+/// Names of what is kept in the store's settings.
+pub(super) mod setting {
+    pub const ENROLLED: &str = "enrolled";
+    pub const LIMIT: &str = "egress_bytes_per_second_max";
+    pub const PAUSED_UNTIL: &str = "paused_until";
+    pub const LIST: &str = "hot_list";
+    pub const POLICY: &str = "policy";
+    pub const LIST_VALID_UNTIL: &str = "hot_list_valid_until";
 }
 
 /// The one fill that is going on, or the last one.
@@ -152,6 +98,27 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Until `stop` says so; then leaves nothing half done.
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut tick = interval(FLUSH_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        loop {
+            self.obey();
+            let due =
+                self.node.poll_timeout(self.clock.now()).map(|at| self.clock.instant(at).into());
+            let due = due.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP);
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                Some(message) = self.inbox.recv() => self.handle(message),
+                _ = tick.tick() => self.tick(),
+                () = sleep_until(due) => self.node.handle_timeout(self.clock.now()),
+            }
+        }
+        self.stop().await;
+    }
+
     /// Carries out what the node decided.
     fn obey(&mut self) {
         while let Some(command) = self.node.poll_command() {
@@ -483,7 +450,7 @@ impl Daemon {
     }
 
     /// Leaves nothing half done: peers closed, counts in the ledger, trackers told, a last report.
-    async fn stop(mut self) -> Result<(), DaemonError> {
+    async fn stop(mut self) {
         tracing::info!("stopping");
         for file in [ENDPOINTS_FILE, STATUS_SOCKET] {
             let _ = std::fs::remove_file(self.config.data_dir.join(file));
@@ -532,7 +499,6 @@ impl Daemon {
             tokio::select! { () = farewell => (), () = drain => () }
         })
         .await;
-        Ok(())
     }
 }
 
@@ -556,4 +522,27 @@ fn save(store: &Store, hour: Option<UtcHour>, deltas: Vec<UsageDelta>) -> Messag
         // In the ledger, but on no day yet: the page hears of them after the next start.
         None => vec![],
     })
+}
+
+pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, StoreError> {
+    let holding = |c: StoredContent| {
+        let holding = Holding {
+            name: c.name,
+            size_bytes: c.total_bytes,
+            held_bytes: match c.have.is_complete() {
+                true => c.total_bytes,
+                false => c.web_seed_bytes + c.peer_bytes,
+            },
+            web_seed_bytes: c.web_seed_bytes,
+            peer_bytes: c.peer_bytes,
+            egress_bytes: 0,
+        };
+        (c.infohash, holding)
+    };
+    Ok(store.contents()?.into_iter().map(holding).collect())
+}
+
+/// For the owner's page; empty when the device stands alone.
+pub(super) fn hub_url(config: &DeviceConfig) -> String {
+    config.hub.url.as_ref().map(ToString::to_string).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! Shell of `larderd`: reads its configuration, wires the adapters to the pure node, runs until
 //! told to stop. The adapters (`serve`, `store`, `swarm`, `upstream`, `admin`) do not know each
-//! other; they meet in `daemon`, `tasks` and `owner`.
+//! other; they meet in `start`, `daemon`, `tasks` and `owner`.
 
 pub mod admin;
 mod books;
@@ -8,6 +8,7 @@ mod clock;
 mod daemon;
 mod identity;
 mod line;
+mod message;
 mod observe;
 mod owner;
 mod preload;
@@ -99,7 +100,7 @@ pub fn main() -> ExitCode {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(daemon::run(config)),
+        Ok(runtime) => runtime.block_on(start::run(config)),
         Err(error) => return fail(EX_SOFTWARE, &error),
     };
     match result {

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     admin::{Backend, Credentials},
-    daemon::Message,
+    message::{Message, Wish},
     store::Store,
 };
 use crate::api::admin::{PauseRequest, Status};
@@ -21,15 +21,6 @@ const PASSWORD_HASH: &str = "admin_password_hash";
 const SETUP_CODE: &str = "admin_setup_code";
 /// Where an owner with a shell finds the code; readable by the daemon's user only.
 pub const SETUP_CODE_FILE: &str = "setup-code";
-
-/// What the owner wants, and where to answer.
-#[derive(Debug)]
-pub enum Wish {
-    Limit(u64),
-    Pause(PauseRequest),
-}
-
-pub type Answer = oneshot::Sender<Result<Status, String>>;
 
 pub struct OwnerBackend {
     pub status: watch::Receiver<Status>,

@@ -13,20 +13,24 @@ use std::{
 use rand::{SeedableRng, rngs::StdRng};
 use reqwest::Client;
 use socket2::{Domain, Socket, Type};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Mutex, mpsc, watch},
+};
 
 use super::{
     admin::{self, AdminSettings},
     books::Books,
     clock::Clock,
-    daemon::{Daemon, Message},
+    daemon::{Daemon, holdings, hub_url, setting},
     identity::Identity,
     line::{self, Line},
+    message::Message,
     observe,
     owner::{OwnerBackend, StoredCredentials, setup_code},
     serve::{Engine, OpenContent, ServeSettings, ServeStats},
-    status::{self, EgressHistory, Holding},
-    store::{self, Store, StoreError},
+    status::{self, EgressHistory},
+    store::{Store, StoreError},
     swarm::{FillSettings, Filler},
     tasks::{self, Context, Operator},
     upstream::{self, Hub, ListRepository, UpstreamError},
@@ -52,16 +56,6 @@ use crate::{
 const INBOX: usize = 256;
 /// The store's secret that holds the identity, PKCS#8.
 const IDENTITY_KEY: &str = "identity_key";
-
-/// Names of what is kept in the store's settings.
-pub(super) mod setting {
-    pub const ENROLLED: &str = "enrolled";
-    pub const LIMIT: &str = "egress_bytes_per_second_max";
-    pub const PAUSED_UNTIL: &str = "paused_until";
-    pub const LIST: &str = "hot_list";
-    pub const POLICY: &str = "policy";
-    pub const LIST_VALID_UNTIL: &str = "hot_list_valid_until";
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -94,8 +88,20 @@ impl DaemonError {
     }
 }
 
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let daemon = Daemon::start(config).await?;
+    let told = async {
+        tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
+    };
+    daemon.run(told).await;
+    Ok(())
+}
+
 impl Daemon {
-    pub(super) async fn start(config: DeviceConfig) -> Result<Daemon, DaemonError> {
+    async fn start(config: DeviceConfig) -> Result<Daemon, DaemonError> {
         let clock = Clock::new();
         let now = clock.now();
         let store = Store::open(&config.data_dir)?;
@@ -252,24 +258,6 @@ fn configured_allowance(config: &DeviceConfig) -> allowance::Settings {
     }
 }
 
-pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, StoreError> {
-    let holding = |c: store::StoredContent| {
-        let holding = Holding {
-            name: c.name,
-            size_bytes: c.total_bytes,
-            held_bytes: match c.have.is_complete() {
-                true => c.total_bytes,
-                false => c.web_seed_bytes + c.peer_bytes,
-            },
-            web_seed_bytes: c.web_seed_bytes,
-            peer_bytes: c.peer_bytes,
-            egress_bytes: 0,
-        };
-        (c.infohash, holding)
-    };
-    Ok(store.contents()?.into_iter().map(holding).collect())
-}
-
 fn books(context: &Context, followed: Option<&Followed>, now: Now) -> Result<Books, DaemonError> {
     let store = &context.store;
     let Some(wall) = now.wall.synced() else {
@@ -380,11 +368,6 @@ fn with_slash(mut url: url::Url) -> url::Url {
         url.set_path(&path);
     }
     url
-}
-
-/// For the owner's page; empty when the device stands alone.
-pub(super) fn hub_url(config: &DeviceConfig) -> String {
-    config.hub.url.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
 fn empty_status(config: &DeviceConfig) -> Status {

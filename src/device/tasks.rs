@@ -9,8 +9,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    daemon::{Message, Topic},
     identity::Identity,
+    message::{Message, Topic},
     serve::Servable,
     store::{ContentFile, Store, StoreError},
     swarm::{FillJob, FillSource, Filler, PieceSink},

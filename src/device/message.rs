@@ -1,0 +1,61 @@
+//! What the parts of the device say to the daemon. Shapes only: nothing in here acts.
+
+use tokio::sync::oneshot;
+
+use super::{serve::Servable, swarm::FillSource};
+use crate::{
+    api::{
+        admin::{PauseRequest, Status},
+        hub::Statement,
+    },
+    logic::{
+        infohash::Infohash,
+        node::Event,
+        now::UnixSeconds,
+        usage::{UsageDelta, UsageLine},
+    },
+};
+
+/// What the device talks to the hub about; a success ends only the problem of its own topic. The
+/// first problem in this order is the one to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    Enrolment,
+    List,
+    Reports,
+}
+
+/// What reaches the daemon.
+#[derive(Debug)]
+pub enum Message {
+    Event(Event),
+    /// The hub answered (with its time, perhaps), or what went wrong.
+    Contact(Topic, Result<Option<UnixSeconds>, String>),
+    Servable(Servable),
+    PieceVerified {
+        infohash: Infohash,
+        piece: u32,
+        source: FillSource,
+        bytes: u64,
+    },
+    Flushed(Vec<UsageLine>),
+    FlushFailed {
+        deltas: Vec<UsageDelta>,
+        problem: String,
+    },
+    Reported {
+        reported_bytes: u64,
+        pending: u64,
+    },
+    Settled(Statement),
+    Owner(Wish, Answer),
+}
+
+/// What the owner wants, and where to answer.
+#[derive(Debug)]
+pub enum Wish {
+    Limit(u64),
+    Pause(PauseRequest),
+}
+
+pub type Answer = oneshot::Sender<Result<Status, String>>;
