@@ -13,7 +13,7 @@ use mio::net::TcpStream;
 use nix::{errno::Errno, libc, sys::sendfile::sendfile64};
 use socket2::SockRef;
 
-use super::{files::OpenFiles, sys};
+use super::{files::OpenFiles, pipe::BlockPipe, sys};
 use crate::logic::{
     governor::{
         Allowance, MAX_GRANT_STREAM_BYTES, Pacer, Permit, WireCost, address_group, class_of,
@@ -33,6 +33,8 @@ const NOT_SENT_BYTES_UNLIMITED: u32 = 256 * 1024;
 const DSCP_LOWER_EFFORT: u32 = 0b0000_0100;
 /// Reads of one connection before others get their turn; each takes a full shared buffer.
 const READS_AT_ONCE: usize = 4;
+/// Blocks that leave together, at most, before the next connection's turn.
+const BLOCKS_IN_A_RUN: usize = 16;
 /// A chunk on its way through a cipher.
 pub(super) const SCRATCH_BYTES: usize = MAX_GRANT_STREAM_BYTES as usize;
 
@@ -176,6 +178,45 @@ impl Connection {
             return Ok(Turn::Blocked);
         }
         Ok(Turn::Sent)
+    }
+
+    /// Sends the blocks that come next in one go, if there are several: on a fast line that is half the
+    /// work of one by one (docs/adr/0020). It asks for no permits, so only without a limit. Answers with
+    /// the number of chunks too; `None`: one by one, please.
+    pub fn send_run(
+        &mut self,
+        shelf: &Shelf,
+        files: &mut OpenFiles,
+        pacer: &mut Pacer,
+        pipe: &mut BlockPipe,
+        now: Monotonic,
+    ) -> Result<Option<(Turn, usize)>, Close> {
+        let Some(content) = self.session.content() else { return Ok(None) };
+        if self.session.upcoming_blocks(shelf).nth(1).is_none() {
+            return Ok(None);
+        }
+        let file = content_file(files, shelf, content)?;
+        let offered = pipe.fill(file, self.session.upcoming_blocks(shelf).take(BLOCKS_IN_A_RUN))?;
+        if offered == 0 {
+            return Ok(None);
+        }
+        let sent = pipe.send(&self.stream)?;
+        let (mut left, mut chunks) = (sent, 0);
+        while left > 0
+            && let Some(chunk) = self.session.poll_chunk(shelf)
+        {
+            let bytes = chunk.stream_bytes().min(left);
+            pacer.spend(self.cost.of(bytes));
+            self.note_sent(bytes, now);
+            left -= bytes;
+            chunks += 1;
+        }
+        if sent < offered {
+            self.writable = false;
+            self.session.handle_blocked(now);
+            return Ok(Some((Turn::Blocked, chunks)));
+        }
+        Ok(Some((Turn::Sent, chunks)))
     }
 
     /// Tells the peer that it is choked although nothing else may leave any more: the 5 bytes of the
