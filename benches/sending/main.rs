@@ -3,7 +3,8 @@
 //! no protocol in it and no limit, and nobody asks for blocks, so that only the way differs.
 //! docs/adr/0020 has the figures and what we do.
 //!
-//!     sending [--rounds N] [--seconds S] [--segment-bytes N] [--ways NAME,…] [--loads NAME,…]
+//!     sending [--rounds N] [--seconds S] [--segment-bytes N] [--congestion NAME]
+//!             [--ways NAME,…] [--loads NAME,…]
 //!
 //! Segments are as on Ethernet unless told otherwise (0: as the loopback likes them, 64 KiB).
 
@@ -59,6 +60,7 @@ struct Options {
     rounds: usize,
     seconds: f64,
     segment_bytes: u32,
+    congestion: String,
     ways: Vec<String>,
     loads: Vec<String>,
 }
@@ -70,6 +72,7 @@ impl Options {
             rounds: 3,
             seconds: 1.5,
             segment_bytes: 1448,
+            congestion: "cubic".into(),
             ways: names(&mut WAYS.iter().map(|w| w.0)),
             loads: names(&mut LOADS.iter().map(|l| l.name)),
         };
@@ -81,6 +84,7 @@ impl Options {
                 "--rounds" => options.rounds = value.parse()?,
                 "--seconds" => options.seconds = value.parse()?,
                 "--segment-bytes" => options.segment_bytes = value.parse()?,
+                "--congestion" => options.congestion = value,
                 "--ways" => options.ways = list(),
                 "--loads" => options.loads = list(),
                 _ => return Err(format!("unknown option {arg}").into()),
@@ -109,8 +113,8 @@ fn main() -> Result<(), Failure> {
                 if round % 2 == 0 { forwards } else { forwards.into_iter().rev().collect() };
             for w in order {
                 let (name, _, start) = ways[w];
-                let outcome =
-                    run::run(load, start()?.as_mut(), &content, options.segment_bytes, length)?;
+                let peers = run::connect(load.peers, options.segment_bytes, &options.congestion)?;
+                let outcome = run::run(load, start()?.as_mut(), &content, peers, length)?;
                 eprintln!("{} {} {name}: {outcome}", round + 1, load.name);
                 outcomes[w][l].push(outcome);
             }
@@ -130,8 +134,8 @@ fn print_table(
     writeln!(
         out,
         "CPU-seconds per GiB (times the first way's) / system calls a block; medians of {} round(s) of \
-         {} s, segments of {} bytes.\n",
-        options.rounds, options.seconds, options.segment_bytes
+         {} s, segments of {} bytes, {}.\n",
+        options.rounds, options.seconds, options.segment_bytes, options.congestion
     )?;
     let names: Vec<_> = loads.iter().map(|l| l.name).collect();
     writeln!(out, "| way | {} | |", names.join(" | "))?;

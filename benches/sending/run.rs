@@ -53,10 +53,9 @@ pub fn run(
     load: &Load,
     way: &mut dyn Way,
     content: &Content,
-    segment_bytes: u32,
+    (mut peers, receivers): (Vec<Peer>, Vec<Socket>),
     length: Duration,
 ) -> io::Result<Outcome> {
-    let (mut peers, receivers) = connect(load.peers, segment_bytes)?;
     let (tell, told) = mpsc::channel();
     let receiver = thread::spawn(move || {
         let _ = tell.send(gettid().as_raw());
@@ -82,11 +81,16 @@ pub fn run(
     })
 }
 
-fn connect(peers: usize, segment_bytes: u32) -> io::Result<(Vec<Peer>, Vec<Socket>)> {
+/// Those who send, and where it arrives. Congestion control is the same everywhere: BBR, where it is
+/// the system's default, paces by timers that cost more than a block.
+pub fn connect(
+    peers: usize,
+    segment_bytes: u32,
+    congestion: &str,
+) -> io::Result<(Vec<Peer>, Vec<Socket>)> {
     let socket = || -> io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        // The same everywhere: BBR, where it is the default, paces by timers that cost more than a block.
-        socket.set_tcp_congestion(b"cubic").or_else(|_| socket.set_tcp_congestion(b"reno"))?;
+        socket.set_tcp_congestion(congestion.as_bytes())?;
         if segment_bytes > 0 {
             socket.set_tcp_mss(segment_bytes)?;
         }
