@@ -35,6 +35,9 @@ const DSCP_LOWER_EFFORT: u32 = 0b0000_0100;
 const READS_AT_ONCE: usize = 4;
 /// Blocks that leave together, at most, before the next connection's turn.
 const BLOCKS_IN_A_RUN: usize = 16;
+/// The congestion control that sends by timers: there a run costs half as much again as its blocks one
+/// by one.
+const PACED_BY_TIMERS: &[u8] = b"bbr";
 /// A chunk on its way through a cipher.
 pub(super) const SCRATCH_BYTES: usize = MAX_GRANT_STREAM_BYTES as usize;
 
@@ -52,6 +55,8 @@ pub(super) struct Connection {
     pub was_interested: bool,
     /// Edge-triggered: true until a write finds no room.
     pub writable: bool,
+    /// Several blocks in one go cost less than one by one.
+    gains_by_runs: bool,
     cost: WireCost,
     /// Not yet handed to the books.
     usage: Usage,
@@ -95,6 +100,9 @@ impl Connection {
             in_turns: false,
             was_interested: false,
             writable: true,
+            gains_by_runs: socket
+                .tcp_congestion()
+                .is_ok_and(|name| !name.starts_with(PACED_BY_TIMERS)),
             cost: WireCost::to(peer.ip()),
             usage: Usage::default(),
             stream,
@@ -192,7 +200,7 @@ impl Connection {
         now: Monotonic,
     ) -> Result<Option<(Turn, usize)>, Close> {
         let Some(content) = self.session.content() else { return Ok(None) };
-        if self.session.upcoming_blocks(shelf).nth(1).is_none() {
+        if !self.gains_by_runs || self.session.upcoming_blocks(shelf).nth(1).is_none() {
             return Ok(None);
         }
         let file = content_file(files, shelf, content)?;
