@@ -3,6 +3,7 @@
 
 mod admission;
 mod books;
+mod pacing;
 mod sending;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener};
 use rand::{SeedableRng, rngs::StdRng};
 
+use self::pacing::Shares;
 use super::{
     OpenContent, ServeCommand, ServeSettings, SharedStats,
     connection::{Connection, ReadEnd, SCRATCH_BYTES},
@@ -29,7 +31,7 @@ use super::{
 };
 use crate::logic::{
     choke::{Choker, slots_for},
-    governor::{Allowance, Pacer, Turns},
+    governor::{Allowance, Pacer, SLACK, Turns},
     infohash::Infohash,
     now::Monotonic,
     usage::{PeerClass, Usage, UsageDelta},
@@ -46,6 +48,8 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// card does with its interrupts: what comes in meanwhile shares a wake-up, which on a small machine
 /// costs more than a block. Short against any WAN's round trip.
 const REST: Duration = Duration::from_millis(4);
+/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it.
+const REST_LIMITED: Duration = Duration::from_millis(25);
 /// A round that sent this many chunks is busy enough.
 const BUSY_CHUNKS: usize = 16;
 /// How long a stop waits for what is in the sockets to be acknowledged.
@@ -93,6 +97,7 @@ pub(super) struct Loop {
     chunks_sent: usize,
     /// The pacer's word to all in `turns`.
     send_at: Option<Monotonic>,
+    shares: Shares,
     deadlines: Deadlines,
     usage: BTreeMap<(Infohash, PeerClass), Usage>,
     stats: Arc<SharedStats>,
@@ -146,6 +151,7 @@ impl Loop {
             turns: Turns::default(),
             chunks_sent: 0,
             send_at: None,
+            shares: Shares::default(),
             deadlines: Deadlines::default(),
             usage: BTreeMap::new(),
             stats,
@@ -155,6 +161,7 @@ impl Loop {
 
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_AT_ONCE);
+        let mut early = None;
         loop {
             match self.poll.poll(&mut events, self.timeout()) {
                 Ok(()) => {}
@@ -172,7 +179,7 @@ impl Loop {
             }
             // Answers come last, so that whoever asks sees its own earlier commands carried out.
             let mut asked = vec![];
-            while let Ok(request) = self.inbox.try_recv() {
+            while let Some(request) = early.take().or_else(|| self.inbox.try_recv().ok()) {
                 match request {
                     Request::Command(command) => self.handle_command(command, now),
                     Request::TakeUsage(reply) => asked.push(reply),
@@ -185,29 +192,38 @@ impl Loop {
             self.accept_and_read_on(now);
             self.handle_timeouts(now);
             self.carry_out_choking(now);
+            self.share_out(now);
             self.send(now);
+            let answers: Vec<_> =
+                asked.into_iter().map(|reply| (reply, self.take_usage())).collect();
             self.publish();
-            for reply in asked {
-                drop(reply.send(self.take_usage()));
+            for (reply, usage) in answers {
+                drop(reply.send(usage));
             }
             if worked {
-                self.rest();
+                early = self.rest();
             }
         }
     }
 
-    /// Lets events gather, unless something can be done at once.
-    fn rest(&self) {
-        if self.has_work() || self.chunks_sent >= BUSY_CHUNKS {
-            return;
+    /// Lets events gather, unless something can be done at once. A request ends it.
+    fn rest(&self) -> Option<Request> {
+        let limited = self.is_limited();
+        if self.has_work() || (!limited && self.chunks_sent >= BUSY_CHUNKS) {
+            return None;
         }
-        let until_send = self.send_at.map_or(REST, |at| at.saturating_since(self.now()));
-        std::thread::sleep(until_send.min(REST));
+        let until_send = self.send_at.map_or(Duration::ZERO, |at| at.saturating_since(self.now()));
+        let rest = if limited { REST_LIMITED.max(until_send.min(SLACK)) } else { REST };
+        self.inbox.recv_timeout(rest).ok()
     }
 
     fn has_work(&self) -> bool {
-        let sends_now = !self.turns.is_empty() && self.pacer.allowance() == Allowance::Unlimited;
+        let sends_now = !self.turns.is_empty() && !self.is_limited();
         sends_now || !self.to_read.is_empty() || !self.to_accept.is_empty()
+    }
+
+    fn is_limited(&self) -> bool {
+        self.pacer.allowance() != Allowance::Unlimited
     }
 
     fn publish(&self) {
@@ -273,9 +289,7 @@ impl Loop {
                 let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
                 self.choker.set_slots(slots_for(allowance), now);
-                for connection in self.connections.iter().flatten() {
-                    connection.set_queue_for(allowance);
-                }
+                self.shares.handle_change();
             }
         }
     }

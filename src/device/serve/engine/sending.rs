@@ -26,6 +26,7 @@ impl Loop {
             else {
                 continue;
             };
+            self.shares.handle_change();
             if let Decision::Unchoke(_) = decision {
                 connection.session.unchoke();
             } else {
@@ -57,6 +58,7 @@ impl Loop {
                     }
                 }
                 Ok(Turn::Wait(at)) => {
+                    self.shares.handle_wait();
                     self.send_at = Some(at);
                     return;
                 }
