@@ -15,7 +15,7 @@ use reqwest::Client;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, Notify, mpsc, watch},
 };
 
 use super::{
@@ -111,6 +111,8 @@ impl Daemon {
 
         let listeners = listen(&config.serve.listen)?;
         let peer = listeners[0].local_addr()?;
+        let engine_awake = Arc::new(Notify::new());
+        let awake = engine_awake.clone();
         let engine = Engine::start(
             ServeSettings {
                 listeners,
@@ -119,6 +121,7 @@ impl Daemon {
                 connections_max: config.serve.connections_max,
                 connections_per_ip_max: config.serve.connections_per_ip_max,
                 listen_port: peer.port(),
+                on_first_peer: Box::new(move || awake.notify_one()),
             },
             Box::new(StoredContent(store.clone())),
         )?;
@@ -142,11 +145,13 @@ impl Daemon {
             clock,
             node,
             engine,
+            engine_awake,
             context,
             inbox,
             line: Line::default(),
             reason: Reason::Limit,
             history: EgressHistory::default(),
+            own_watchers: status.receiver_count(),
             status,
             fill: None,
             unsaved: vec![],

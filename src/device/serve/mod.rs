@@ -45,6 +45,8 @@ pub struct ServeSettings {
     pub connections_per_ip_max: u32,
     /// `p` of the extension handshake (BEP 10): the port that the world can reach.
     pub listen_port: u16,
+    /// Called on the engine's thread when there are peers and there were none.
+    pub on_first_peer: Box<dyn Fn() + Send>,
 }
 
 /// How the engine gets at content: one file with all pieces in order. Called lazily; the engine

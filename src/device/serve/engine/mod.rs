@@ -68,6 +68,7 @@ pub(super) struct Loop {
     us: LocalPeer,
     connections_max: usize,
     connections_per_group_max: u32,
+    on_first_peer: Box<dyn Fn() + Send>,
 
     listeners: Vec<TcpListener>,
     /// Listeners that may have more to accept: edges are told once.
@@ -128,6 +129,7 @@ impl Loop {
             us,
             connections_max: settings.connections_max as usize,
             connections_per_group_max: settings.connections_per_ip_max,
+            on_first_peer: settings.on_first_peer,
             listeners,
             to_accept,
             accept_retry_at: None,
@@ -224,7 +226,10 @@ impl Loop {
 
     fn publish(&self) {
         self.stats.egress_wire_bytes.store(self.pacer.spent_bytes(), Ordering::Relaxed);
-        self.stats.peers_connected.store(self.connected, Ordering::Relaxed);
+        let before = self.stats.peers_connected.swap(self.connected, Ordering::Relaxed);
+        if before == 0 && self.connected > 0 {
+            (self.on_first_peer)();
+        }
         self.stats.peers_unchoked.store(self.choker.unchoked(), Ordering::Relaxed);
     }
 
