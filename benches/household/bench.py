@@ -216,6 +216,7 @@ def measure(options, results):
 def parse_options():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", required=True, type=pathlib.Path, help="cargo's release folder")
+    parser.add_argument("--larderd", type=pathlib.Path, help="another build of it, to compare")
     parser.add_argument("--work", default="/var/tmp/larder-household", type=pathlib.Path)
     parser.add_argument("--modes", default=list(device.LIMITS), type=lambda text: text.split(","))
     parser.add_argument("--peers", default=PEERS, type=lambda text: [int(n) for n in text.split(",")])
@@ -226,7 +227,7 @@ def parse_options():
     options.rounds = options.rounds or (1 if options.quick else 5)
     if unknown := set(options.modes) - set(device.LIMITS):
         parser.error(f"no such mode: {', '.join(sorted(unknown))}; there are {', '.join(device.LIMITS)}")
-    options.larderd = options.programs / "larderd"
+    options.larderd = options.larderd or options.programs / "larderd"
     options.load = options.programs / "examples" / "load"
     lab.Lab.relay = options.programs / "examples" / "delay_relay"
     for program in (options.larderd, options.load, lab.Lab.relay):
