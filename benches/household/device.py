@@ -32,6 +32,7 @@ listen = "127.0.0.1:{admin_port}"
 LIMITS = {
     "unmanaged": f"egress_bytes_per_second_max = {NO_LIMIT}",
     "fixed": f"egress_bytes_per_second_max = {lab.UPLINK / 8 * FIXED_PART:.0f}",
+    "auto": 'mode = "auto"',
 }
 
 
