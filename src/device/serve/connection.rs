@@ -60,6 +60,8 @@ pub(super) struct Connection {
     cost: WireCost,
     /// Of the allowance, in bytes on the wire per second; `None` while nothing paces it.
     share: Option<u64>,
+    /// How much the kernel may hold unsent.
+    queue: u32,
     /// As far as `take_progress` has told it.
     stream_bytes_told: u64,
     /// As far as they are booked.
@@ -92,7 +94,8 @@ impl Connection {
     pub fn new(stream: TcpStream, peer: SocketAddr, generation: u32, now: Monotonic) -> Connection {
         let socket = SockRef::from(&stream);
         // Each is a refinement; a kernel that refuses one serves all the same.
-        let _ = socket.set_tcp_notsent_lowat(not_sent_bytes(None));
+        let queue = not_sent_bytes(None);
+        let _ = socket.set_tcp_notsent_lowat(queue);
         let _ = socket.set_tcp_nodelay(true);
         let _ = if peer.ip().to_canonical().is_ipv4() {
             socket.set_tos_v4(DSCP_LOWER_EFFORT)
@@ -109,6 +112,7 @@ impl Connection {
             writable: true,
             cost: WireCost::to(peer.ip(), socket.tcp_mss().ok()),
             share: None,
+            queue,
             stream_bytes_told: 0,
             retransmitted_bytes_booked: 0,
             usage: Usage::default(),
@@ -132,12 +136,21 @@ impl Connection {
     /// What the connection may send of the allowance: the kernel spreads it evenly. `None` sets no
     /// bound.
     pub fn set_share(&mut self, bytes_per_second: Option<u64>) {
-        let before = std::mem::replace(&mut self.share, bytes_per_second);
+        self.set_pace(bytes_per_second, not_sent_bytes(bytes_per_second));
+    }
+
+    /// At its turn the connection sends a block at this rate, then it is another's. Who reads slowly
+    /// does not gather more.
+    pub fn set_turn(&mut self, bytes_per_second: u64) {
+        self.set_pace(Some(bytes_per_second), NOT_SENT_BYTES_MIN);
+    }
+
+    fn set_pace(&mut self, share: Option<u64>, queue: u32) {
+        self.share = share;
         // Each is a refinement; on a kernel that refuses one, the pacer's permits hold all the same.
         let rate = self.pacing_rate().unwrap_or(u32::MAX);
         let _ = sys::set_max_pacing_rate(&self.stream, rate);
-        let queue = not_sent_bytes(bytes_per_second);
-        if not_sent_bytes(before) != queue {
+        if std::mem::replace(&mut self.queue, queue) != queue {
             let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(queue);
         }
     }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::logic::{
     choke::{Choker, slots_for},
-    governor::{Allowance, Pacer, SLACK, Turns},
+    governor::{Allowance, Pacer, Tempo, Turns},
     infohash::Infohash,
     now::Monotonic,
     usage::{PeerClass, Usage, UsageDelta},
@@ -47,8 +47,12 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// card does with its interrupts: what comes in meanwhile shares a wake-up, which on a small machine
 /// costs more than a block. Short against any WAN's round trip.
 const REST: Duration = Duration::from_millis(4);
-/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it.
-const REST_LIMITED: Duration = Duration::from_millis(25);
+/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it. With shares they hold
+/// that much; with turns one of them holds one block.
+const REST_SHARES: Duration = Duration::from_millis(25);
+const REST_TURNS: Duration = Duration::from_millis(1);
+/// Nobody who has just come should wait for longer.
+const REST_TURNS_MAX: Duration = Duration::from_millis(10);
 /// A round that sent this many chunks is busy enough.
 const BUSY_CHUNKS: usize = 16;
 /// How long a stop waits for what is in the sockets to be acknowledged.
@@ -206,12 +210,18 @@ impl Loop {
 
     /// Lets events gather, unless something can be done at once. A request ends it.
     fn rest(&self) -> Option<Request> {
-        let limited = self.is_limited();
-        if self.has_work() || (!limited && self.chunks_sent >= BUSY_CHUNKS) {
+        if self.has_work() || (!self.is_limited() && self.chunks_sent >= BUSY_CHUNKS) {
             return None;
         }
         let until_send = self.send_at.map_or(Duration::ZERO, |at| at.saturating_since(self.now()));
-        let rest = if limited { REST_LIMITED.max(until_send.min(SLACK)) } else { REST };
+        let rest = match self.pacer.allowance() {
+            Allowance::BytesPerSecond(rate) => match Tempo::at(rate) {
+                Tempo::Turns => until_send.clamp(REST_TURNS, REST_TURNS_MAX),
+                Tempo::Shares => until_send.clamp(REST_SHARES, Tempo::Shares.slack()),
+            },
+            Allowance::Paused => REST_SHARES,
+            Allowance::Unlimited => REST,
+        };
         self.inbox.recv_timeout(rest).ok()
     }
 
