@@ -77,9 +77,14 @@ size: ## Release sizes and idle memory; fails over the budget (larderd: 12 MiB, 
 ##### Measurements
 
 .PHONY: bench-seeders
-bench-seeders: ## Compare Larder with what Debian packages, as root; writes docs/benchmarks.md (40 minutes).
-	cargo build --locked --release --bin larderd --example load
-	benches/seeders/compare.py --load $(abspath $(TARGET_DIR))/release/examples/load $(ARGS)
+bench-seeders: ## Compare Larder with other seeders, as root; writes docs/benchmarks.md (25 minutes; ARGS=--quick: 8).
+	cargo build --locked --release --bin larderd --example load --example floor
+	benches/seeders/compare.py --programs $(abspath $(TARGET_DIR))/release/examples $(ARGS)
+
+.PHONY: bench-sending
+bench-sending: ## Compare ways for blocks to leave, as anyone (3 minutes); docs/adr/0020 is about it.
+	cargo build --locked --release --example sending
+	$(TARGET_DIR)/release/examples/sending $(ARGS)
 
 .PHONY: bench-household
 bench-household: bench-check ## What a household notices of Larder, as root; writes docs/household.md (20 minutes; ARGS=--quick: 2).

@@ -10,6 +10,7 @@ mod connection;
 mod deadlines;
 mod engine;
 mod files;
+mod pipe;
 mod sys;
 #[cfg(test)]
 mod tests;

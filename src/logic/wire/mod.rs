@@ -9,6 +9,7 @@ mod extension;
 mod handshake;
 mod message;
 pub mod mse;
+mod outgoing;
 mod peer;
 mod requests;
 
@@ -17,6 +18,7 @@ pub use delivery::Deliveries;
 pub use extension::{ExtensionHandshake, MetadataMessage, OurExtensionHandshake};
 pub use handshake::{HANDSHAKE_BYTES, Handshake};
 pub use message::{Assembler, BlockRequest, Message};
+pub use outgoing::OutgoingBlock;
 pub use peer::{Chunk, Close, LocalPeer, PeerSession, Timeouts};
 pub use requests::{Queued, RequestQueue};
 

@@ -403,3 +403,50 @@ proptest! {
         let _ = scene.feed(&bytes);
     }
 }
+
+#[test]
+fn foresees_no_blocks_when_something_else_goes_first() {
+    let mut scene = Scene::ready(Bitfield::full(5), true);
+    let asked = [block(0, 0, 100), block(1, 0, 200)].map(Message::Request);
+    scene.hear(&asked).expect("fine");
+    let foreseen = |scene: &Scene| scene.session.upcoming_blocks(&scene.shelf).count();
+    assert_eq!(foreseen(&scene), 2);
+    // The reject of a cancel goes before blocks.
+    scene.hear(&[Message::Cancel(block(1, 0, 200))]).expect("fine");
+    assert_eq!(foreseen(&scene), 0);
+    scene.drain();
+    assert_eq!(foreseen(&scene), 0, "nothing is left");
+}
+
+proptest! {
+    /// Whoever sends several blocks in one go sends what would have left one by one.
+    #[test]
+    fn foresees_the_blocks_that_leave(
+        lengths in prop::collection::vec(1u32..=16_000, 1..8),
+        sent in 0u64..30_000,
+    ) {
+        let mut scene = Scene::ready(Bitfield::full(5), true);
+        for (begin, length) in lengths.iter().enumerate() {
+            let asked = Message::Request(block(0, begin as u32, *length));
+            scene.hear(&[asked]).expect("fine");
+        }
+        // So that one of them is in hand.
+        if let Some(chunk) = scene.session.poll_chunk(&scene.shelf) {
+            let sent = sent.min(chunk.stream_bytes());
+            scene.session.handle_sent(sent, scene.now);
+        }
+        let foreseen: Vec<_> = scene.session.upcoming_blocks(&scene.shelf).collect();
+        for block in foreseen {
+            let left = block.header().len() as u64 + u64::from(block.length());
+            match scene.session.poll_chunk(&scene.shelf) {
+                Some(Chunk::Block { header, offset, length, .. }) => {
+                    prop_assert_eq!(header, block.header());
+                    prop_assert_eq!((offset, length), (block.offset(), block.length()));
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+            scene.session.handle_sent(left, scene.now);
+        }
+        prop_assert_eq!(scene.session.poll_chunk(&scene.shelf), None);
+    }
+}

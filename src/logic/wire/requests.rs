@@ -50,6 +50,11 @@ impl RequestQueue {
         std::mem::take(&mut self.queue)
     }
 
+    /// As `pop` will give them.
+    pub fn iter(&self) -> impl Iterator<Item = &BlockRequest> {
+        self.queue.iter()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

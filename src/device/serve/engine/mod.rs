@@ -27,6 +27,7 @@ use super::{
     connection::{Connection, ReadEnd, SCRATCH_BYTES},
     deadlines::{Deadlines, Who},
     files::OpenFiles,
+    pipe::BlockPipe,
 };
 use crate::logic::{
     choke::{Choker, slots_for},
@@ -89,6 +90,8 @@ pub(super) struct Loop {
     keyring: Keyring,
     /// All connections encrypt in one buffer.
     scratch: Box<[u8]>,
+    /// Several blocks of one connection gather in it.
+    pipe: BlockPipe,
 
     shelf: Shelf,
     files: OpenFiles,
@@ -146,6 +149,7 @@ impl Loop {
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             keyring: Keyring::new(StdRng::from_rng(&mut rand::rng())),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            pipe: BlockPipe::new()?,
             shelf: Shelf::default(),
             files: OpenFiles::new(content),
             choker: Choker::new(slots_for(Allowance::Paused)),

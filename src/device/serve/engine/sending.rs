@@ -76,10 +76,19 @@ impl Loop {
         else {
             return Ok(Turn::Nothing);
         };
-        let chunks = match self.pacer.allowance() {
-            Allowance::Unlimited => CHUNKS_A_TURN_UNLIMITED,
-            Allowance::Paused | Allowance::BytesPerSecond(_) => 1,
-        };
+        let mut chunks = 1;
+        if self.pacer.allowance() == Allowance::Unlimited {
+            let (files, pacer, pipe) = (&mut self.files, &mut self.pacer, &mut self.pipe);
+            let run = connection.send_run(&self.shelf, files, pacer, pipe, now)?;
+            if let Some((turn, chunks)) = run {
+                if chunks > 0 {
+                    self.choker.handle_took(index, now);
+                }
+                self.chunks_sent += chunks;
+                return Ok(turn);
+            }
+            chunks = CHUNKS_A_TURN_UNLIMITED;
+        }
         let mut turn = Turn::Nothing;
         for _ in 0..chunks {
             let (files, pacer, scratch) = (&mut self.files, &mut self.pacer, &mut self.scratch);

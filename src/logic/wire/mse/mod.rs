@@ -142,6 +142,11 @@ impl Envelope {
         }
     }
 
+    /// Whether all that is to leave leaves as it is, and nothing of our own handshake waits.
+    pub fn is_plain(&self) -> bool {
+        self.answer.is_empty() && !matches!(self.state, State::Encrypted(_))
+    }
+
     /// The content that the encrypted handshake named; the plain one inside must name it too.
     pub fn content(&self) -> Option<ContentKey> {
         self.content
