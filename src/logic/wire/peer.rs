@@ -380,6 +380,17 @@ impl PeerSession {
         &mut self.deliveries
     }
 
+    /// Memory that the connection takes beside its fixed part: what a stranger can make grow.
+    pub fn kept_bytes(&self) -> usize {
+        self.envelope.kept_bytes()
+            + self.greeting.capacity()
+            + self.assembler.kept_bytes()
+            + self.requests.kept_bytes()
+            + self.metadata_requests.capacity() * size_of::<u32>()
+            + self.outbox.capacity()
+            + self.deliveries.kept_bytes()
+    }
+
     /// What the peer protocol gets, whatever it came in.
     fn handle_plain(
         &mut self,
