@@ -35,6 +35,11 @@ pub struct Observer {
 }
 
 impl Observer {
+    /// Of a content whose pieces the first message shows, be it HAVE ALL or a bitfield.
+    pub fn expecting(shown: impl IntoIterator<Item = u32>) -> Observer {
+        Observer { shown: shown.into_iter().collect(), ..Observer::default() }
+    }
+
     pub fn may_request(&self) -> bool {
         self.may_request
     }

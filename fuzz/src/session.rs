@@ -104,11 +104,7 @@ impl Play {
             have,
         };
         shelf.add(servable).expect("fits");
-        let mut observer = Observer::default();
-        if complete {
-            // Told by HAVE ALL or by a bitfield.
-            observer.shown.extend(0..PIECES);
-        }
+        let observer = Observer::expecting(0..if complete { PIECES } else { 0 });
         Play {
             session: PeerSession::new(IpAddr::V4(Ipv4Addr::LOCALHOST), Monotonic::START),
             us: LocalPeer {

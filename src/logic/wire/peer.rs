@@ -570,6 +570,9 @@ impl PeerSession {
             self.haves_told += news.len();
             news.iter().for_each(|piece| self.say(Message::Have(*piece)));
         } else if let Some(piece) = self.metadata_requests.pop_front() {
+            if self.metadata_requests.is_empty() {
+                self.metadata_requests = VecDeque::new();
+            }
             let payload = MetadataMessage::answer(content.info_bytes(), piece).encode();
             self.say(Message::Extended { id: self.metadata_id, payload: &payload });
         } else if let Some(block) = self.requests.pop()
