@@ -1,10 +1,15 @@
 //! The loop of the serving thread: wait, read, decide, send. It holds the connections and carries
 //! out what the pure cores decide; every wait has a real deadline or none, so an idle engine sleeps.
 
+mod admission;
+mod books;
+mod pacing;
+mod sending;
+
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::Ordering,
@@ -13,22 +18,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener, net::TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener};
 use rand::{SeedableRng, rngs::StdRng};
 
+use self::pacing::Shares;
 use super::{
     OpenContent, ServeCommand, ServeSettings, SharedStats,
-    connection::{Connection, ReadEnd, SCRATCH_BYTES, Turn},
+    connection::{Connection, ReadEnd, SCRATCH_BYTES},
     deadlines::{Deadlines, Who},
     files::OpenFiles,
 };
 use crate::logic::{
-    choke::{Choker, Decision, slots_for},
+    choke::{Choker, slots_for},
     governor::{Allowance, Pacer, Turns},
     infohash::Infohash,
     now::Monotonic,
     usage::{PeerClass, Usage, UsageDelta},
-    wire::{Close, ContentKey, LocalPeer, Shelf, mse::Keyring},
+    wire::{Close, LocalPeer, Shelf, mse::Keyring},
 };
 
 const WAKER: Token = Token(usize::MAX);
@@ -37,18 +43,12 @@ const FIRST_CONNECTION: usize = 64;
 const EVENTS_AT_ONCE: usize = 256;
 /// All connections read into one buffer: 500 requests of 17 bytes are 8.5 KB.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
-/// New connections before those that exist get their turn again.
-const ACCEPTS_AT_ONCE: usize = 64;
-/// When the system has no descriptors left, asking again at once would spin.
-const ACCEPT_RETRY: Duration = Duration::from_secs(1);
-/// Blocks of one connection before the next one's turn, without a limit. Under one it is one.
-const CHUNKS_A_TURN_UNLIMITED: usize = 16;
-/// Turns before the sockets are read again.
-const TURNS_AT_ONCE: usize = 64;
 /// After a round with little to do, the loop rests before it looks at the sockets again, as a network
 /// card does with its interrupts: what comes in meanwhile shares a wake-up, which on a small machine
 /// costs more than a block. Short against any WAN's round trip.
 const REST: Duration = Duration::from_millis(4);
+/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it.
+const REST_LIMITED: Duration = Duration::from_millis(15);
 /// A round that sent this many chunks is busy enough.
 const BUSY_CHUNKS: usize = 16;
 /// How long a stop waits for what is in the sockets to be acknowledged.
@@ -94,6 +94,7 @@ pub(super) struct Loop {
     chunks_sent: usize,
     /// The pacer's word to all in `turns`.
     send_at: Option<Monotonic>,
+    shares: Shares,
     deadlines: Deadlines,
     usage: BTreeMap<(Infohash, PeerClass), Usage>,
     stats: Arc<SharedStats>,
@@ -146,6 +147,7 @@ impl Loop {
             turns: Turns::default(),
             chunks_sent: 0,
             send_at: None,
+            shares: Shares::default(),
             deadlines: Deadlines::default(),
             usage: BTreeMap::new(),
             stats,
@@ -185,6 +187,7 @@ impl Loop {
             self.accept_and_read_on(now);
             self.handle_timeouts(now);
             self.carry_out_choking(now);
+            self.share_out(now);
             self.send(now);
             self.publish();
             for reply in asked {
@@ -198,16 +201,20 @@ impl Loop {
 
     /// Lets events gather, unless something can be done at once.
     fn rest(&self) {
-        if self.has_work() || self.chunks_sent >= BUSY_CHUNKS {
+        let limited = self.is_limited();
+        if self.has_work() || (!limited && self.chunks_sent >= BUSY_CHUNKS) {
             return;
         }
-        let until_send = self.send_at.map_or(REST, |at| at.saturating_since(self.now()));
-        std::thread::sleep(until_send.min(REST));
+        std::thread::sleep(if limited { REST_LIMITED } else { REST });
     }
 
     fn has_work(&self) -> bool {
-        let sends_now = !self.turns.is_empty() && self.pacer.allowance() == Allowance::Unlimited;
+        let sends_now = !self.turns.is_empty() && !self.is_limited();
         sends_now || !self.to_read.is_empty() || !self.to_accept.is_empty()
+    }
+
+    fn is_limited(&self) -> bool {
+        self.pacer.allowance() != Allowance::Unlimited
     }
 
     fn publish(&self) {
@@ -273,9 +280,7 @@ impl Loop {
                 let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
                 self.choker.set_slots(slots_for(allowance), now);
-                for connection in self.connections.iter().flatten() {
-                    connection.set_queue_for(allowance);
-                }
+                self.shares.handle_change();
             }
         }
     }
@@ -292,59 +297,6 @@ impl Loop {
         for index in std::mem::take(&mut self.to_read) {
             self.read(index, now);
         }
-    }
-
-    fn accept(&mut self, listener: usize, now: Monotonic) {
-        for _ in 0..ACCEPTS_AT_ONCE {
-            match self.listeners[listener].accept() {
-                Ok((stream, peer)) => self.admit(stream, peer, now),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                // The peer went away while it waited in the backlog, or a signal came.
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted
-                    ) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    self.accept_retry_at = Some(now + ACCEPT_RETRY);
-                    return;
-                }
-            }
-        }
-        self.to_accept.push(listener);
-    }
-
-    /// Takes a connection in if the limits allow; otherwise it is closed at once.
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr, now: Monotonic) {
-        self.generation = self.generation.wrapping_add(1);
-        let mut connection = Box::new(Connection::new(stream, peer, self.generation, now));
-        let in_group = self.groups.get(&connection.group).copied().unwrap_or(0);
-        let allowance = self.pacer.allowance();
-        if allowance.is_paused()
-            || self.connected as usize >= self.connections_max
-            || in_group >= self.connections_per_group_max
-        {
-            self.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(None);
-            (self.connections.len() - 1) as u32
-        });
-        let token = Token(FIRST_CONNECTION + index as usize);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.poll.registry().register(connection.source(), token, interest) {
-            tracing::warn!(%error, "a connection could not be watched");
-            self.free.push(index);
-            return;
-        }
-        connection.set_queue_for(allowance);
-        let deadline = connection.session.poll_timeout(&self.us.timeouts);
-        self.deadlines.push(deadline, (index, connection.generation));
-        *self.groups.entry(connection.group).or_default() += 1;
-        self.connected += 1;
-        self.connections[index as usize] = Some(connection);
     }
 
     fn read(&mut self, index: u32, now: Monotonic) {
@@ -394,146 +346,8 @@ impl Loop {
         self.join_turns(index);
     }
 
-    fn carry_out_choking(&mut self, now: Monotonic) {
-        let paused = self.pacer.allowance().is_paused();
-        while let Some(decision) = self.choker.poll_decision() {
-            let (Decision::Unchoke(index) | Decision::Choke(index)) = decision;
-            let Some(connection) =
-                self.connections.get_mut(index as usize).and_then(Option::as_mut)
-            else {
-                continue;
-            };
-            if let Decision::Unchoke(_) = decision {
-                connection.session.unchoke();
-            } else {
-                let next_in_stream = connection.session.is_between_messages();
-                connection.session.choke();
-                if paused
-                    && next_in_stream
-                    && let Err(why) = connection.send_last_choke(&self.shelf, &mut self.pacer, now)
-                {
-                    self.close(index, why, now);
-                    continue;
-                }
-            }
-            self.join_turns(index);
-        }
-    }
-
-    /// Turns go round until nobody can send, the allowance is used up, or it is time to read again.
-    fn send(&mut self, now: Monotonic) {
-        self.send_at = None;
-        for _ in 0..TURNS_AT_ONCE {
-            let Some(index) = self.turns.current() else { return };
-            match self.take_turn(index, now) {
-                Ok(Turn::Sent) => self.turns.pass(),
-                Ok(Turn::Nothing | Turn::Blocked) => {
-                    self.turns.leave();
-                    if let Some(connection) = self.connection(index) {
-                        connection.in_turns = false;
-                    }
-                }
-                Ok(Turn::Wait(at)) => {
-                    self.send_at = Some(at);
-                    return;
-                }
-                Ok(Turn::Paused) => return,
-                Err(why) => self.close(index, why, now),
-            }
-        }
-        if self.pacer.allowance() != Allowance::Unlimited {
-            self.send_at = Some(now);
-        }
-    }
-
-    fn take_turn(&mut self, index: u32, now: Monotonic) -> Result<Turn, Close> {
-        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut)
-        else {
-            return Ok(Turn::Nothing);
-        };
-        let chunks = match self.pacer.allowance() {
-            Allowance::Unlimited => CHUNKS_A_TURN_UNLIMITED,
-            Allowance::Paused | Allowance::BytesPerSecond(_) => 1,
-        };
-        let mut turn = Turn::Nothing;
-        for _ in 0..chunks {
-            let (files, pacer, scratch) = (&mut self.files, &mut self.pacer, &mut self.scratch);
-            turn = connection.send_chunk(&self.shelf, files, pacer, scratch, now)?;
-            if !matches!(turn, Turn::Sent) {
-                break;
-            }
-            self.chunks_sent += 1;
-            self.choker.handle_took(index, now);
-        }
-        Ok(turn)
-    }
-
-    /// A connection with something to send and room for it stands in the ring.
-    fn join_turns(&mut self, index: u32) {
-        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut)
-        else {
-            return;
-        };
-        if !connection.in_turns && connection.writable && connection.session.has_output(&self.shelf)
-        {
-            connection.in_turns = true;
-            self.turns.join(index);
-        }
-    }
-
-    fn join_turns_of(&mut self, key: ContentKey) {
-        for index in self.connections_of(key) {
-            self.join_turns(index);
-        }
-    }
-
-    fn connections_of(&self, key: ContentKey) -> Vec<u32> {
-        let of_key = |c: &Option<Box<Connection>>| {
-            c.as_ref().is_some_and(|c| c.session.content() == Some(key))
-        };
-        let all = self.connections.iter().enumerate();
-        all.filter(|(_, c)| of_key(c)).map(|(i, _)| i as u32).collect()
-    }
-
     fn connection(&mut self, index: u32) -> Option<&mut Connection> {
         self.connections.get_mut(index as usize)?.as_deref_mut()
-    }
-
-    fn close(&mut self, index: u32, why: Close, now: Monotonic) {
-        let Some(mut connection) = self.connections.get_mut(index as usize).and_then(Option::take)
-        else {
-            return;
-        };
-        tracing::debug!(group = %connection.group, abuse = why.is_abuse(), "connection closed: {why}");
-        connection.settle();
-        book(&mut connection, &self.shelf, &mut self.usage, &self.stats);
-        // Closing the descriptor would do, but mio wants to know.
-        let _ = self.poll.registry().deregister(connection.source());
-        if connection.in_turns {
-            self.turns.remove(index);
-        }
-        self.choker.handle_closed(index, now);
-        if let Some(count) = self.groups.get_mut(&connection.group) {
-            *count -= 1;
-            if *count == 0 {
-                self.groups.remove(&connection.group);
-            }
-        }
-        self.connected -= 1;
-        self.free.push(index);
-    }
-
-    fn take_usage(&mut self) -> Vec<UsageDelta> {
-        let mut waiting = 0;
-        for connection in self.connections.iter_mut().flatten() {
-            connection.settle();
-            book(connection, &self.shelf, &mut self.usage, &self.stats);
-            waiting += u32::from(connection.session.has_output(&self.shelf));
-        }
-        self.stats.peers_waiting.store(waiting, Ordering::Relaxed);
-        let taken = std::mem::take(&mut self.usage);
-        let deltas = taken.into_iter();
-        deltas.map(|((infohash, class), usage)| UsageDelta { infohash, class, usage }).collect()
     }
 
     fn stop(&mut self) -> Vec<UsageDelta> {
@@ -554,23 +368,5 @@ impl Loop {
             self.close(index, Close::Stopping, now);
         }
         self.take_usage()
-    }
-}
-
-/// Carries a connection's usage over to the books of its content.
-fn book(
-    connection: &mut Connection,
-    shelf: &Shelf,
-    usage: &mut BTreeMap<(Infohash, PeerClass), Usage>,
-    stats: &SharedStats,
-) {
-    // Before a content is named, only our side of an encrypted handshake is written, and waits here
-    // for a name. If none comes, it counts in the total and under no content.
-    let Some(content) = connection.session.content().and_then(|key| shelf.get(key)) else { return };
-    let metadata = connection.session.take_metadata_requests();
-    stats.metadata_requests.fetch_add(u64::from(metadata), Ordering::Relaxed);
-    let taken = connection.take_usage();
-    if !taken.is_zero() {
-        usage.entry((content.infohash(), connection.class)).or_default().add(taken);
     }
 }

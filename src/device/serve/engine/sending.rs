@@ -1,0 +1,121 @@
+//! Turns at sending: under the pacer's permits, one connection after the other.
+
+use super::Loop;
+use crate::{
+    device::serve::connection::{Connection, Turn},
+    logic::{
+        choke::Decision,
+        governor::Allowance,
+        now::Monotonic,
+        wire::{Close, ContentKey},
+    },
+};
+
+/// Blocks of one connection before the next one's turn, without a limit. Under one it is one.
+const CHUNKS_A_TURN_UNLIMITED: usize = 16;
+/// Turns before the sockets are read again.
+const TURNS_AT_ONCE: usize = 64;
+
+impl Loop {
+    pub(super) fn carry_out_choking(&mut self, now: Monotonic) {
+        let paused = self.pacer.allowance().is_paused();
+        while let Some(decision) = self.choker.poll_decision() {
+            let (Decision::Unchoke(index) | Decision::Choke(index)) = decision;
+            let Some(connection) =
+                self.connections.get_mut(index as usize).and_then(Option::as_mut)
+            else {
+                continue;
+            };
+            self.shares.handle_change();
+            if let Decision::Unchoke(_) = decision {
+                connection.session.unchoke();
+            } else {
+                let next_in_stream = connection.session.is_between_messages();
+                connection.session.choke();
+                if paused
+                    && next_in_stream
+                    && let Err(why) = connection.send_last_choke(&self.shelf, &mut self.pacer, now)
+                {
+                    self.close(index, why, now);
+                    continue;
+                }
+            }
+            self.join_turns(index);
+        }
+    }
+
+    /// Turns go round until nobody can send, the allowance is used up, or it is time to read again.
+    pub(super) fn send(&mut self, now: Monotonic) {
+        self.send_at = None;
+        for _ in 0..TURNS_AT_ONCE {
+            let Some(index) = self.turns.current() else { return };
+            match self.take_turn(index, now) {
+                Ok(Turn::Sent) => self.turns.pass(),
+                Ok(Turn::Nothing | Turn::Blocked) => {
+                    self.turns.leave();
+                    if let Some(connection) = self.connection(index) {
+                        connection.in_turns = false;
+                    }
+                }
+                Ok(Turn::Wait(at)) => {
+                    self.send_at = Some(at);
+                    return;
+                }
+                Ok(Turn::Paused) => return,
+                Err(why) => self.close(index, why, now),
+            }
+        }
+        if self.pacer.allowance() != Allowance::Unlimited {
+            self.send_at = Some(now);
+        }
+    }
+
+    fn take_turn(&mut self, index: u32, now: Monotonic) -> Result<Turn, Close> {
+        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut)
+        else {
+            return Ok(Turn::Nothing);
+        };
+        let chunks = match self.pacer.allowance() {
+            Allowance::Unlimited => CHUNKS_A_TURN_UNLIMITED,
+            Allowance::Paused | Allowance::BytesPerSecond(_) => 1,
+        };
+        let mut turn = Turn::Nothing;
+        for _ in 0..chunks {
+            let (files, pacer, scratch) = (&mut self.files, &mut self.pacer, &mut self.scratch);
+            turn = connection.send_chunk(&self.shelf, files, pacer, scratch, now)?;
+            if !matches!(turn, Turn::Sent) {
+                break;
+            }
+            self.chunks_sent += 1;
+            self.choker.handle_took(index, now);
+        }
+        Ok(turn)
+    }
+
+    /// A connection with something to send and room for it stands in the ring.
+    pub(super) fn join_turns(&mut self, index: u32) {
+        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut)
+        else {
+            return;
+        };
+        if !connection.in_turns && connection.writable && connection.session.has_output(&self.shelf)
+        {
+            connection.in_turns = true;
+            self.turns.join(index);
+        }
+    }
+
+    pub(super) fn join_turns_of(&mut self, key: ContentKey) {
+        for index in self.connections_of(key) {
+            self.join_turns(index);
+        }
+    }
+
+    pub(super) fn connections_of(&self, key: ContentKey) -> Vec<u32> {
+        let of_key = |c: &Option<Box<Connection>>| {
+            c.as_ref().is_some_and(|c| c.session.content() == Some(key))
+        };
+        let all = self.connections.iter().enumerate();
+        all.filter(|(_, c)| of_key(c)).map(|(i, _)| i as u32).collect()
+    }
+}
