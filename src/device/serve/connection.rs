@@ -74,7 +74,9 @@ pub(super) enum ReadEnd {
 /// How a turn ended.
 pub(super) enum Turn {
     /// The socket took everything.
-    Sent,
+    Sent {
+        block: bool,
+    },
     /// There was nothing to send.
     Nothing,
     /// The socket has no room.
@@ -204,6 +206,7 @@ impl Connection {
     ) -> Result<Turn, Close> {
         let encrypts = self.session.outgoing().is_some();
         let Some(chunk) = self.session.poll_chunk(shelf) else { return Ok(Turn::Nothing) };
+        let block = matches!(chunk, Chunk::Block { .. });
         let wanted = chunk.stream_bytes();
         let wire = self.cost.of(wanted);
         match pacer.take(wire, now) {
@@ -231,7 +234,7 @@ impl Connection {
             self.session.handle_blocked(now);
             return Ok(Turn::Blocked);
         }
-        Ok(Turn::Sent)
+        Ok(Turn::Sent { block })
     }
 
     /// Tells the peer that it is choked although nothing else may leave any more: the 5 bytes of the
