@@ -242,6 +242,10 @@ impl PeerSession {
         if self.outbox_sent >= self.outbox.len() {
             self.outbox = Vec::new();
             self.outbox_sent = 0;
+        } else if self.outbox_sent * 2 >= self.outbox.len() {
+            // Who always has something waiting must not make it grow for ever.
+            self.outbox.drain(..self.outbox_sent);
+            self.outbox_sent = 0;
         }
     }
 
@@ -570,9 +574,7 @@ impl PeerSession {
             self.haves_told += news.len();
             news.iter().for_each(|piece| self.say(Message::Have(*piece)));
         } else if let Some(piece) = self.metadata_requests.pop_front() {
-            if self.metadata_requests.is_empty() {
-                self.metadata_requests = VecDeque::new();
-            }
+            self.metadata_requests.shrink_to_fit();
             let payload = MetadataMessage::answer(content.info_bytes(), piece).encode();
             self.say(Message::Extended { id: self.metadata_id, payload: &payload });
         } else if let Some(block) = self.requests.pop()
