@@ -11,7 +11,7 @@ use std::{
 
 use larder::logic::{
     bitfield::Bitfield,
-    choke::{Choker, Decision, slots_for},
+    choke::{Choker, Decision, UNCHOKED_MAX, slots_for},
     governor::{Allowance, Pacer, Permit, Turns, WireCost},
     infohash::Infohash,
     now::Monotonic,
@@ -87,7 +87,7 @@ impl Device {
             },
             shelf,
             keyring: Keyring::new(StdRng::seed_from_u64(1)),
-            cost: WireCost::to(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            cost: WireCost::to(IpAddr::V4(Ipv4Addr::LOCALHOST), None),
             connections: vec![],
             choker: Choker::new(slots_for(limit)),
             pacer: Pacer::new(limit, Monotonic::START),
@@ -176,7 +176,7 @@ impl Device {
         self.chunks_sent = 0;
         self.handle_timeouts(net, now);
         self.carry_out_choking(net, now);
-        assert!(self.choker.unchoked() <= self.slots(), "more unchoked than there are slots");
+        assert!(self.choker.slots_taken() <= self.slots(), "more have slots than there are");
         self.send(net, now);
         let deadline = self.deadlines.peek().map(|Reverse((at, _))| *at);
         let next = [self.send_at, deadline, self.choker.poll_timeout()];
@@ -201,7 +201,7 @@ impl Device {
             }
         }
         let unchoked = self.connections.iter().flatten().filter(|c| c.session.is_unchoked());
-        assert!(unchoked.count() <= self.slots() as usize, "more may request than have slots");
+        assert!(unchoked.count() <= self.slots().max(UNCHOKED_MAX) as usize);
     }
 
     fn handle_timeouts(&mut self, net: &mut Net, now: Monotonic) {
@@ -265,12 +265,17 @@ impl Device {
         for _ in 0..TURNS_AT_ONCE {
             let Some(index) = self.turns.current() else { return };
             match self.send_chunk(index, net, now) {
-                Turn::Sent => {
+                Turn::Sent { block } => {
                     self.chunks_sent += 1;
-                    self.choker.handle_took(index, now);
+                    if block {
+                        self.choker.handle_took(index, now);
+                    }
                     self.turns.pass();
                 }
-                Turn::Nothing | Turn::Blocked => {
+                turn @ (Turn::Nothing | Turn::Blocked) => {
+                    if let Turn::Blocked = turn {
+                        self.choker.handle_full(index, now);
+                    }
                     self.turns.leave();
                     if let Some(connection) = self.connection(index) {
                         connection.in_turns = false;
@@ -298,6 +303,7 @@ impl Device {
             Permit::WaitUntil(at) => return Turn::Wait(at),
             Permit::Paused => return Turn::Paused,
         }
+        let block = matches!(chunk, Chunk::Block { .. });
         let item = match chunk {
             Chunk::Opening(bytes) | Chunk::Control(bytes) => Item::Control(bytes.to_vec()),
             Chunk::Block { header, offset, length, .. } => {
@@ -318,7 +324,7 @@ impl Device {
             connection.session.handle_blocked(now);
             return Turn::Blocked;
         }
-        Turn::Sent
+        Turn::Sent { block }
     }
 
     fn join_turns(&mut self, index: u32) {
@@ -361,7 +367,7 @@ fn settle(connection: &mut Connection, peer: PeerId, net: &Net) {
 }
 
 enum Turn {
-    Sent,
+    Sent { block: bool },
     Nothing,
     Blocked,
     Wait(Monotonic),

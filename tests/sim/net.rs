@@ -13,7 +13,7 @@ pub enum Event {
     /// What the peer sent is at our socket.
     ToDevice(PeerId, Vec<u8>),
     Connects(PeerId),
-    /// The peer closed its end, or vanished.
+    /// The peer closed its end.
     HangsUp(PeerId),
     /// There is room in the send buffer again.
     Writable(PeerId),
@@ -78,6 +78,8 @@ struct Socket {
     /// A write found no room, and nobody has been told of any since.
     full: bool,
     open: bool,
+    /// The peer has vanished: nothing reaches it, and nobody tells us.
+    dead: bool,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +98,7 @@ impl Net {
             busy_until: Monotonic::START,
             full: false,
             open: false,
+            dead: false,
         });
         self.sockets.len() - 1
     }
@@ -104,13 +107,21 @@ impl Net {
         self.sockets[peer].open = true;
     }
 
-    /// Either side: what is on its way to the peer is lost to it.
+    pub fn vanish(&mut self, peer: PeerId) {
+        self.sockets[peer].dead = true;
+    }
+
+    /// Our side: what is on its way to the peer is lost to it.
     pub fn close(&mut self, peer: PeerId) {
         self.sockets[peer].open = false;
     }
 
     pub fn is_open(&self, peer: PeerId) -> bool {
-        self.sockets[peer].open
+        self.sockets[peer].open && !self.sockets[peer].dead
+    }
+
+    pub fn round_trip(&self, peer: PeerId) -> Duration {
+        self.sockets[peer].line.round_trip
     }
 
     pub fn schedule(&mut self, at: Monotonic, event: Event) {

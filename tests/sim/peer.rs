@@ -28,7 +28,7 @@ pub enum Kind {
     CancelStorm,
     /// Wants and does not want, ten times a second.
     Flaps,
-    /// Asks for a few blocks and is gone in their midst.
+    /// Asks for a few blocks and is gone in their midst, without a word.
     Vanishes { after: Duration },
     /// Connects and says nothing.
     Silent,
@@ -46,6 +46,7 @@ pub struct Reaction {
     pub says: Vec<u8>,
     pub call_me_in: Option<Duration>,
     pub leaves: bool,
+    pub vanishes: bool,
 }
 
 pub struct Peer {
@@ -94,7 +95,7 @@ impl Peer {
             }
             _ => None,
         };
-        Reaction { says, call_me_in, leaves: false }
+        Reaction { says, call_me_in, ..Reaction::default() }
     }
 
     /// Bytes have come.
@@ -134,7 +135,7 @@ impl Peer {
     pub fn timer(&mut self) -> Reaction {
         let again = Some(Duration::from_millis(100));
         match self.kind {
-            Kind::Vanishes { .. } => Reaction { leaves: true, ..Reaction::default() },
+            Kind::Vanishes { .. } => Reaction { vanishes: true, ..Reaction::default() },
             Kind::Flaps => {
                 self.toggles += 1;
                 let word = match self.toggles % 2 {
@@ -144,26 +145,29 @@ impl Peer {
                 let mut says = vec![];
                 word.encode(&mut says);
                 says.extend(self.requests(2));
-                Reaction { says, call_me_in: again, leaves: false }
+                Reaction { says, call_me_in: again, ..Reaction::default() }
             }
             Kind::FloodsRequests => {
                 let says = self.requests(MAX_QUEUED_REQUESTS as u32 / 4);
-                Reaction { says, call_me_in: again, leaves: false }
+                Reaction { says, call_me_in: again, ..Reaction::default() }
             }
             Kind::CancelStorm => {
                 let mut says = self.requests(20);
                 for n in self.asked - 20..self.asked {
                     Message::Cancel(self.block(n)).encode(&mut says);
                 }
-                Reaction { says, call_me_in: again, leaves: false }
+                Reaction { says, call_me_in: again, ..Reaction::default() }
             }
             _ => Reaction::default(),
         }
     }
 
     fn go_on(&mut self, blocks: u32, outstanding: usize, now: Monotonic) -> Reaction {
+        if self.done_at.is_some() {
+            return Reaction::default();
+        }
         if self.observer.blocks >= blocks {
-            self.done_at.get_or_insert(now);
+            self.done_at = Some(now);
             return Reaction { leaves: true, ..Reaction::default() };
         }
         let mut says = vec![];

