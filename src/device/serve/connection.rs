@@ -31,6 +31,10 @@ use crate::logic::{
 const NOT_SENT_BYTES_UNLIMITED: u32 = 256 * 1024;
 const NOT_SENT_BYTES_MIN: u32 = 32 * 1024;
 const NOT_SENT_TIME: Duration = Duration::from_millis(60);
+/// The kernel waits after each packet for as long as the packet takes at the rate of that moment, and
+/// a higher rate does not shorten the wait. So no rate is so low that two packets take half a second;
+/// what is lower than that, the pacer's permits hold.
+const PACING_RATE_MIN: u64 = 6_000;
 /// DSCP LE (RFC 8622), 000001, in the upper six bits of the octet: routers that know it let
 /// everything else go first.
 const DSCP_LOWER_EFFORT: u32 = 0b0000_0100;
@@ -90,6 +94,7 @@ impl Connection {
     pub fn new(stream: TcpStream, peer: SocketAddr, generation: u32, now: Monotonic) -> Connection {
         let socket = SockRef::from(&stream);
         // Each is a refinement; a kernel that refuses one serves all the same.
+        let _ = socket.set_tcp_notsent_lowat(not_sent_bytes(None));
         let _ = socket.set_tcp_nodelay(true);
         let _ = if peer.ip().to_canonical().is_ipv4() {
             socket.set_tos_v4(DSCP_LOWER_EFFORT)
@@ -130,17 +135,17 @@ impl Connection {
     /// bound.
     pub fn set_share(&mut self, bytes_per_second: Option<u64>) {
         let before = std::mem::replace(&mut self.share, bytes_per_second);
-        let rate = self.pacing_rate();
         // Each is a refinement; on a kernel that refuses one, the pacer's permits hold all the same.
-        let _ = sys::set_max_pacing_rate(&self.stream, rate.unwrap_or(u32::MAX));
+        let rate = self.pacing_rate().unwrap_or(u32::MAX);
+        let _ = sys::set_max_pacing_rate(&self.stream, rate);
         let queue = not_sent_bytes(bytes_per_second);
-        if before.is_none() || not_sent_bytes(before) != queue {
+        if not_sent_bytes(before) != queue {
             let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(queue);
         }
     }
 
     fn pacing_rate(&self) -> Option<u32> {
-        let stream_part = self.cost.stream_part(self.share?);
+        let stream_part = self.cost.stream_part(self.share?).max(PACING_RATE_MIN);
         Some(u32::try_from(stream_part).unwrap_or(u32::MAX - 1))
     }
 

@@ -7,7 +7,7 @@ use mio::{Interest, Token, net::TcpStream};
 use super::{FIRST_CONNECTION, Loop, books::book};
 use crate::{
     device::serve::connection::Connection,
-    logic::{governor::Allowance, now::Monotonic, wire::Close},
+    logic::{now::Monotonic, wire::Close},
 };
 
 /// New connections before those that exist get their turn again.
@@ -61,9 +61,6 @@ impl Loop {
             tracing::warn!(%error, "a connection could not be watched");
             self.free.push(index);
             return;
-        }
-        if allowance == Allowance::Unlimited {
-            connection.set_share(None);
         }
         let deadline = connection.session.poll_timeout(&self.us.timeouts);
         self.deadlines.push(deadline, (index, connection.generation));

@@ -189,9 +189,11 @@ impl Loop {
             self.carry_out_choking(now);
             self.share_out(now);
             self.send(now);
+            let answers: Vec<_> =
+                asked.into_iter().map(|reply| (reply, self.take_usage())).collect();
             self.publish();
-            for reply in asked {
-                drop(reply.send(self.take_usage()));
+            for (reply, usage) in answers {
+                drop(reply.send(usage));
             }
             if worked {
                 self.rest();

@@ -6,9 +6,6 @@ use crate::logic::{
     now::Monotonic,
 };
 
-/// A paused connection's socket may still hold a little; it is not to leave now.
-const SHARE_WHEN_PAUSED: u64 = 1;
-
 /// A share that changed by less than this part of it is left as it is: setting it is a system call.
 const IMPERCEPTIBLE: u64 = 64;
 
@@ -32,7 +29,8 @@ impl Loop {
         let changed = std::mem::take(&mut self.shares.changed);
         match self.pacer.allowance() {
             Allowance::Unlimited if changed => self.set_all_shares(None),
-            Allowance::Paused if changed => self.set_all_shares(Some(SHARE_WHEN_PAUSED)),
+            // What the sockets still hold leaves slowly.
+            Allowance::Paused if changed => self.set_all_shares(Some(0)),
             Allowance::Unlimited | Allowance::Paused => {}
             Allowance::BytesPerSecond(rate) => {
                 let senders = self.choker.unchoked() as usize;
@@ -81,7 +79,9 @@ impl Loop {
 
     fn set_all_shares(&mut self, share: Option<u64>) {
         for connection in self.connections.iter_mut().flatten() {
-            connection.set_share(share);
+            if connection.share() != share {
+                connection.set_share(share);
+            }
         }
     }
 }
