@@ -5,7 +5,8 @@
 use std::collections::BTreeSet;
 
 use larder::logic::wire::{
-    Assembler, BlockRequest, HANDSHAKE_BYTES, Handshake, Message, MetadataMessage,
+    Assembler, BlockRequest, ExtensionHandshake, HANDSHAKE_BYTES, Handshake, Message,
+    MetadataMessage,
 };
 
 /// The id under which the peer wants `ut_metadata`.
@@ -32,6 +33,9 @@ pub struct Observer {
     /// Pieces that we showed.
     pub shown: BTreeSet<u32>,
     pub blocks: u32,
+    /// Who we say we are.
+    pub greeted: Option<Handshake>,
+    pub introduced: Option<ExtensionHandshake>,
 }
 
 impl Observer {
@@ -54,9 +58,10 @@ impl Observer {
         let n = bytes.len().min(HANDSHAKE_BYTES - self.greeting.len());
         self.greeting.extend_from_slice(&bytes[..n]);
         bytes = &bytes[n..];
-        if self.greeting.len() == HANDSHAKE_BYTES {
+        if self.greeting.len() == HANDSHAKE_BYTES && self.greeted.is_none() {
             let shake = Handshake::parse(&self.greeting).expect("our handshake is one");
             assert!(shake.is_some_and(|shake| shake.fast && shake.extensions));
+            self.greeted = shake;
         }
         let mut assembler = std::mem::take(&mut self.assembler);
         while let Some(message) = assembler.next(&mut bytes).expect("what we say is well formed") {
@@ -118,7 +123,11 @@ impl Observer {
                 self.shown.extend((0..bits.len() as u32 * 8).filter(has));
             }
             Message::KeepAlive | Message::HaveNone | Message::HaveAll => {}
-            Message::Extended { id: 0, .. } => {}
+            Message::Extended { id: 0, payload } => {
+                let ours = ExtensionHandshake::parse(payload).expect("ours is well formed");
+                assert!(ours.upload_only && self.introduced.is_none());
+                self.introduced = Some(ours);
+            }
             other => panic!("a seeder does not say {other:?}"),
         }
     }

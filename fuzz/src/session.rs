@@ -73,6 +73,7 @@ struct Play {
     /// A handshake that the fuzzer made up.
     raw: Vec<u8>,
     said: Vec<u8>,
+    acknowledged: u64,
     delivered: u64,
     payload: u64,
 }
@@ -123,6 +124,7 @@ impl Play {
             size,
             raw: vec![],
             said: vec![],
+            acknowledged: 0,
             delivered: 0,
             payload: 0,
         }
@@ -334,9 +336,12 @@ impl Play {
     /// What the kernels say of the bytes on their way.
     fn settle(&mut self, unacknowledged: u64) {
         let deliveries = self.session.deliveries();
-        let acknowledged = deliveries.written().saturating_sub(unacknowledged);
-        self.delivered += deliveries.settle(unacknowledged);
-        assert!(self.delivered <= acknowledged.min(self.payload), "booked before it arrived");
+        let written = deliveries.written();
+        // What is acknowledged stays so.
+        self.acknowledged = self.acknowledged.max(written.saturating_sub(unacknowledged));
+        self.delivered += deliveries.settle(written - self.acknowledged);
+        let most = self.acknowledged.min(self.payload);
+        assert!(self.delivered <= most, "booked before it arrived");
     }
 
     /// With a peer that reads everything, everything is answered and booked.

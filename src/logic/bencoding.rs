@@ -4,7 +4,8 @@
 
 use serde::Deserialize;
 
-/// BEP 3 names no limit; every client's numbers have 64 bits with a sign.
+/// BEP 3 names no limit; every client's numbers have 64 bits with a sign. Leading zeros count: BEP 3
+/// forbids them.
 const MAX_DIGITS: usize = 19;
 
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +68,7 @@ fn digits(bytes: &[u8], at: usize) -> Result<(i64, usize), BencodingError> {
     let rest = bytes.get(at..).unwrap_or_default();
     let count = rest.iter().take(MAX_DIGITS + 1).take_while(|byte| byte.is_ascii_digit()).count();
     let add = |sum: i64, byte: &u8| sum.checked_mul(10)?.checked_add(i64::from(byte - b'0'));
-    let number = rest[..count].iter().try_fold(0i64, add);
+    let number = rest[..count].iter().try_fold(0i64, add).filter(|_| count <= MAX_DIGITS);
     number.map(|number| (number, count)).ok_or(BencodingError::Number(at))
 }
 

@@ -2,11 +2,13 @@
 //! the governor, composed as the serving engine composes them. Reads no clock and opens no socket; a
 //! run is the same every time.
 
+mod ban_helper;
 mod device;
 mod net;
 #[path = "../../fuzz/src/observer.rs"]
 mod observer;
 mod peer;
 mod serving;
+mod week;
 mod window;
 mod world;

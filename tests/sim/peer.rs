@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use larder::logic::{
     now::Monotonic,
-    wire::{BlockRequest, Handshake, MAX_QUEUED_REQUESTS, Message},
+    wire::{BlockRequest, Handshake, Message},
 };
 
 use crate::{
@@ -22,7 +22,7 @@ pub enum Kind {
     Honest { blocks: u32, outstanding: usize },
     /// Asks for as much as it may, and reads nothing (its line has no rate).
     NeverReads,
-    /// Asks for more than `reqq` says, again and again.
+    /// Asks for a thousand blocks a second, whatever it gets.
     FloodsRequests,
     /// Asks and takes it back.
     CancelStorm,
@@ -148,7 +148,7 @@ impl Peer {
                 Reaction { says, call_me_in: again, ..Reaction::default() }
             }
             Kind::FloodsRequests => {
-                let says = self.requests(MAX_QUEUED_REQUESTS as u32 / 4);
+                let says = self.requests(100);
                 Reaction { says, call_me_in: again, ..Reaction::default() }
             }
             Kind::CancelStorm => {

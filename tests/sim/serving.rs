@@ -160,7 +160,7 @@ fn kind() -> impl Strategy<Value = (Kind, Line)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     /// The window, the slots, the memory and the books are checked all along by the world.
     #[test]
