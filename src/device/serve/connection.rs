@@ -30,7 +30,7 @@ use crate::logic::{
 /// two blocks, or what a share brings in the time given. The kernel asks for more at half of it.
 const NOT_SENT_BYTES_UNLIMITED: u32 = 256 * 1024;
 const NOT_SENT_BYTES_MIN: u32 = 32 * 1024;
-const NOT_SENT_TIME: Duration = Duration::from_millis(60);
+const NOT_SENT_TIME: Duration = Duration::from_millis(100);
 /// The kernel waits after each packet for as long as the packet takes at the rate of that moment, and
 /// a higher rate does not shorten the wait. So no rate is so low that two packets take half a second;
 /// what is lower than that, the pacer's permits hold.
