@@ -26,7 +26,7 @@ pub fn check(data: &[u8]) -> Verdict {
 fn ours_reads_back(data: &[u8]) {
     let mut input = Input::new(data);
     let (port, metadata_bytes) = (input.word(), input.word());
-    let peer = if input.byte() % 2 == 0 {
+    let peer = if input.byte().is_multiple_of(2) {
         IpAddr::V4(Ipv4Addr::from_bits(u32::from(input.word())))
     } else {
         IpAddr::V6(Ipv6Addr::from_bits(u128::from(input.word()) | 0x2001 << 112))

@@ -202,10 +202,8 @@ fn judge_progress(seen: &Sighting, address: &mut Record, range: &mut Record) -> 
         return None;
     }
     let small = size < MINIMUM_BYTES;
-    if !small
-        && !(address.fast_tested && range.fast_tested)
-        && uploaded as f64 >= FAST_TEST_PART * size as f64
-    {
+    let tested = small || address.fast_tested && range.fast_tested;
+    if !tested && uploaded as f64 >= FAST_TEST_PART * size as f64 {
         (address.fast_tested, range.fast_tested) = (true, true);
         return Some(Rule::FastTest);
     }

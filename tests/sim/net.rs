@@ -155,8 +155,8 @@ impl Net {
             return 0;
         }
         socket.unacknowledged += taken;
-        if socket.line.bytes_per_second > 0 {
-            let nanos = taken.saturating_mul(1_000_000_000) / socket.line.bytes_per_second;
+        let nanos = taken.saturating_mul(1_000_000_000);
+        if let Some(nanos) = nanos.checked_div(socket.line.bytes_per_second) {
             let left = socket.busy_until.max(now) + Duration::from_nanos(nanos);
             socket.busy_until = left;
             let round_trip = socket.line.round_trip;
