@@ -13,7 +13,7 @@ export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export PUPPETEER_SKIP_DOWNLOAD := 1
 
 # Units, and those in tests/ that start no programs. All else in tests/ starts the real ones.
-FAST := kind(lib) + binary(tidy)
+FAST := kind(lib) + binary(tidy) + binary(fuzz_replay) + binary(sim)
 NEXTEST := cargo nextest run --locked
 
 .PHONY: help
@@ -61,6 +61,14 @@ tests: ## All Rust tests: units, architecture, and the programs with real client
 .PHONY: e2e
 e2e: ## Only the tests of whole programs with real clients.
 	$(NEXTEST) -E 'not ($(FAST))' $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for a bounded time each (FUZZ_SECONDS=120); needs a nightly compiler. TARGETS="mse session" chooses.
+	@scripts/fuzz $(TARGETS)
+
+.PHONY: fuzz-seeds
+fuzz-seeds: ## Write into fuzz/corpus what our encoders write today.
+	$(NEXTEST) --test fuzz_replay --run-ignored only
 
 .PHONY: deny
 deny: ## Licences, bans and sources of the dependencies; advisories where they can be fetched.

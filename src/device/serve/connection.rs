@@ -87,7 +87,9 @@ pub(super) enum ReadEnd {
 /// How a turn ended.
 pub(super) enum Turn {
     /// The socket took everything.
-    Sent,
+    Sent {
+        block: bool,
+    },
     /// There was nothing to send.
     Nothing,
     /// The socket has no room.
@@ -232,6 +234,7 @@ impl Connection {
     ) -> Result<Turn, Close> {
         let encrypts = self.session.outgoing().is_some();
         let Some(chunk) = self.session.poll_chunk(shelf) else { return Ok(Turn::Nothing) };
+        let block = matches!(chunk, Chunk::Block { .. });
         let wanted = chunk.stream_bytes();
         let wire = self.cost.of(wanted);
         match pacer.take(wire, now) {
@@ -259,7 +262,7 @@ impl Connection {
             self.session.handle_blocked(now);
             return Ok(Turn::Blocked);
         }
-        Ok(Turn::Sent)
+        Ok(Turn::Sent { block })
     }
 
     /// Sends the blocks that come next in one go, if there are several: on a fast line that is half the

@@ -9,7 +9,7 @@ use serde_bytes::ByteBuf;
 use url::Url;
 
 use super::UpstreamError;
-use crate::logic::{infohash::Infohash, node::AnnounceEvent};
+use crate::logic::{bencoding, infohash::Infohash, node::AnnounceEvent};
 
 /// A seed asks for no peers, so an answer is tiny.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
@@ -59,7 +59,7 @@ async fn announce_to(
     let url = request.url(tracker);
     let bytes = super::get(client, &url, MAX_ANSWER_BYTES).await?;
     let answer: Answer =
-        bencode::from_bytes(&bytes).map_err(|e| UpstreamError::bad_answer(tracker, e))?;
+        bencoding::from_bytes(&bytes).map_err(|e| UpstreamError::bad_answer(tracker, e))?;
     if let Some(reason) = answer.failure_reason {
         return Err(UpstreamError::bad_answer(tracker, String::from_utf8_lossy(&reason)));
     }

@@ -231,6 +231,10 @@ impl PeerSession {
         if self.outbox_sent >= self.outbox.len() {
             self.outbox = Vec::new();
             self.outbox_sent = 0;
+        } else if self.outbox_sent * 2 >= self.outbox.len() {
+            // Who always has something waiting must not make it grow for ever.
+            self.outbox.drain(..self.outbox_sent);
+            self.outbox_sent = 0;
         }
     }
 
@@ -386,6 +390,17 @@ impl PeerSession {
 
     pub fn deliveries(&mut self) -> &mut Deliveries {
         &mut self.deliveries
+    }
+
+    /// Memory that the connection takes beside its fixed part: what a stranger can make grow.
+    pub fn kept_bytes(&self) -> usize {
+        self.envelope.kept_bytes()
+            + self.greeting.capacity()
+            + self.assembler.kept_bytes()
+            + self.requests.kept_bytes()
+            + self.metadata_requests.capacity() * size_of::<u32>()
+            + self.outbox.capacity()
+            + self.deliveries.kept_bytes()
     }
 
     /// What the peer protocol gets, whatever it came in.
@@ -567,6 +582,7 @@ impl PeerSession {
             self.haves_told += news.len();
             news.iter().for_each(|piece| self.say(Message::Have(*piece)));
         } else if let Some(piece) = self.metadata_requests.pop_front() {
+            self.metadata_requests.shrink_to_fit();
             let payload = MetadataMessage::answer(content.info_bytes(), piece).encode();
             self.say(Message::Extended { id: self.metadata_id, payload: &payload });
         } else if let Some(block) = self.requests.pop()

@@ -247,6 +247,20 @@ fn bounds_what_a_flood_can_queue() {
 }
 
 #[test]
+fn a_peer_whose_answers_never_end_does_not_make_them_grow() {
+    let mut scene = Scene::new(Bitfield::full(5));
+    scene.greet(true, false).expect("fine");
+    // Choked, so every request is rejected; one chunk of rejects leaves for each chunk that comes.
+    let requests: Vec<_> = (0..960).map(|n| Message::Request(block(n % 4, n, 16))).collect();
+    for _ in 0..100 {
+        scene.hear(&requests).expect("it reads");
+        let chunk = scene.session.poll_chunk(&scene.shelf).expect("rejects").stream_bytes();
+        scene.session.handle_sent(chunk, scene.now);
+        assert!(scene.session.kept_bytes() < 3 * MAX_OUTBOX_BYTES);
+    }
+}
+
+#[test]
 fn sends_metadata_to_whoever_asks_a_few_times() {
     let mut scene = Scene::new(Bitfield::full(5));
     scene.greet(true, true).expect("fine");

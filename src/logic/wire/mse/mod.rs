@@ -152,6 +152,17 @@ impl Envelope {
         self.content
     }
 
+    /// Memory behind the pointers: a handshake half done, or the ciphers.
+    pub fn kept_bytes(&self) -> usize {
+        let state = match &self.state {
+            State::Undecided(_) | State::Plain | State::Failed => 0,
+            State::Negotiating(_) => size_of::<Responder>() + size_of::<Agreement>(),
+            State::Ending(..) => size_of::<Rc4>(),
+            State::Encrypted(_) => size_of::<Ciphers>(),
+        };
+        state + self.answer.capacity()
+    }
+
     fn negotiate(
         &mut self,
         input: &mut &mut [u8],
