@@ -15,9 +15,7 @@ use socket2::SockRef;
 
 use super::{files::OpenFiles, sys};
 use crate::logic::{
-    governor::{
-        Allowance, MAX_GRANT_STREAM_BYTES, Pacer, Permit, WireCost, address_group, class_of,
-    },
+    governor::{Allowance, MAX_GRANT_STREAM_BYTES, Pacer, Permit, WireCost, address_group},
     now::Monotonic,
     usage::{PeerClass, Usage},
     wire::{Chunk, Close, ContentKey, LocalPeer, PeerSession, Shelf, mse::Keyring},
@@ -76,7 +74,13 @@ pub(super) enum Turn {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, peer: SocketAddr, generation: u32, now: Monotonic) -> Connection {
+    pub fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        class: PeerClass,
+        generation: u32,
+        now: Monotonic,
+    ) -> Connection {
         let socket = SockRef::from(&stream);
         // Each is a refinement; a kernel that refuses one serves all the same.
         let _ = socket.set_tcp_nodelay(true);
@@ -87,7 +91,7 @@ impl Connection {
         };
         Connection {
             session: PeerSession::new(peer.ip(), now),
-            class: class_of(peer.ip()),
+            class,
             group: address_group(peer.ip()),
             generation,
             in_turns: false,

@@ -10,6 +10,8 @@ mod connection;
 mod deadlines;
 mod engine;
 mod files;
+mod interfaces;
+mod lan;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,10 @@ use std::{
 };
 
 use self::engine::Request;
-pub use crate::logic::{governor::Allowance, wire::Servable};
+pub use crate::logic::{
+    governor::{Allowance, Prefix},
+    wire::Servable,
+};
 use crate::logic::{
     infohash::Infohash,
     usage::UsageDelta,
@@ -45,6 +50,8 @@ pub struct ServeSettings {
     pub connections_per_ip_max: u32,
     /// `p` of the extension handshake (BEP 10): the port that the world can reach.
     pub listen_port: u16,
+    /// The household's networks; `None` to go by the device's own interfaces.
+    pub lan_prefixes: Option<Vec<Prefix>>,
 }
 
 /// How the engine gets at content: one file with all pieces in order. Called lazily; the engine
@@ -60,18 +67,24 @@ pub enum ServeCommand {
     Have { infohash: Infohash, piece: u32 },
     /// Closes its connections and its file.
     Remove { infohash: Infohash },
-    /// Acts at once.
+    /// What may leave to the WAN. Acts at once.
     SetAllowance(Allowance),
+    /// The household's own peers get nothing, or as much as they can take: no limit but this one
+    /// concerns them.
+    PauseLan(bool),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServeStats {
     pub peers_connected: u32,
+    /// Of the WAN.
     pub peers_unchoked: u32,
-    /// Peers that have something to get and did not get it yet, when usage was last taken.
+    /// Peers of the WAN that have something to get and did not get it yet, when usage was last taken.
     pub peers_waiting: u32,
-    /// Everything that was handed to the kernel, with the estimate for TCP/IP headers.
+    /// Everything that was handed to the kernel for the WAN, with the estimate for TCP/IP headers.
     pub egress_wire_bytes_total: u64,
+    /// The same for the LAN.
+    pub lan_egress_wire_bytes_total: u64,
     /// Metadata requests (BEP 9) taken up, since the start.
     pub metadata_requests_total: u64,
     /// Connections turned away because a limit was reached or serving was paused, since the start.
@@ -93,12 +106,13 @@ struct SharedStats {
     peers_unchoked: AtomicU32,
     peers_waiting: AtomicU32,
     egress_wire_bytes: AtomicU64,
+    lan_egress_wire_bytes: AtomicU64,
     metadata_requests: AtomicU64,
     connections_refused: AtomicU64,
 }
 
 impl Engine {
-    /// Serves nothing and sends nothing until told: it starts without contents, and paused.
+    /// Serves nothing and sends nothing until told: it starts without contents, and paused for all.
     pub fn start(settings: ServeSettings, content: Box<dyn OpenContent>) -> io::Result<Engine> {
         Engine::start_with(settings, Timeouts::default(), content)
     }
@@ -142,6 +156,7 @@ impl Engine {
             peers_unchoked: s.peers_unchoked.load(Ordering::Relaxed),
             peers_waiting: s.peers_waiting.load(Ordering::Relaxed),
             egress_wire_bytes_total: s.egress_wire_bytes.load(Ordering::Relaxed),
+            lan_egress_wire_bytes_total: s.lan_egress_wire_bytes.load(Ordering::Relaxed),
             metadata_requests_total: s.metadata_requests.load(Ordering::Relaxed),
             connections_refused_total: s.connections_refused.load(Ordering::Relaxed),
         }

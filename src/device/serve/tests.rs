@@ -1,6 +1,7 @@
 //! The engine over real sockets on loopback, against a small leecher that can also misbehave.
 
 mod encrypted;
+mod lan;
 mod stage;
 
 use std::{

@@ -8,7 +8,7 @@ mod pacer;
 mod turns;
 mod wire_cost;
 
-pub use class::{address_group, class_of};
+pub use class::{Interface, Lan, NotAPrefix, Prefix, address_group, may_be_at_home};
 pub use pacer::{MAX_GRANT_STREAM_BYTES, Pacer, Permit, SLACK};
 pub use turns::Turns;
 pub use wire_cost::WireCost;

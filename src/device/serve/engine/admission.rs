@@ -40,9 +40,10 @@ impl Loop {
     /// Takes a connection in if the limits allow; otherwise it is closed at once.
     pub(super) fn admit(&mut self, stream: TcpStream, peer: SocketAddr, now: Monotonic) {
         self.generation = self.generation.wrapping_add(1);
-        let mut connection = Box::new(Connection::new(stream, peer, self.generation, now));
+        let class = self.lan.class_of(peer, now);
+        let mut connection = Box::new(Connection::new(stream, peer, class, self.generation, now));
         let in_group = self.groups.get(&connection.group).copied().unwrap_or(0);
-        let allowance = self.pacer.allowance();
+        let allowance = self.allowance_of(class);
         if allowance.is_paused()
             || self.connected as usize >= self.connections_max
             || in_group >= self.connections_per_group_max
@@ -80,7 +81,7 @@ impl Loop {
         // Closing the descriptor would do, but mio wants to know.
         let _ = self.poll.registry().deregister(connection.source());
         if connection.in_turns {
-            self.turns.remove(index);
+            self.turns_of(connection.class).remove(index);
         }
         self.choker.handle_closed(index, now);
         if let Some(count) = self.groups.get_mut(&connection.group) {

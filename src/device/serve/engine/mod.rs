@@ -3,6 +3,7 @@
 
 mod admission;
 mod books;
+mod lan;
 mod sending;
 
 use std::{
@@ -25,6 +26,7 @@ use super::{
     connection::{Connection, ReadEnd, SCRATCH_BYTES},
     deadlines::{Deadlines, Who},
     files::OpenFiles,
+    lan::LanWatch,
 };
 use crate::logic::{
     choke::{Choker, slots_for},
@@ -86,6 +88,10 @@ pub(super) struct Loop {
     choker: Choker,
     pacer: Pacer,
     turns: Turns<u32>,
+    /// Of the household's own peers, whose bytes never see the uplink.
+    lan: LanWatch,
+    lan_pacer: Pacer,
+    lan_turns: Turns<u32>,
     /// In this round.
     chunks_sent: usize,
     /// The pacer's word to all in `turns`.
@@ -140,6 +146,9 @@ impl Loop {
             choker: Choker::new(slots_for(Allowance::Paused)),
             pacer: Pacer::new(Allowance::Paused, Monotonic::START),
             turns: Turns::default(),
+            lan: LanWatch::new(settings.lan_prefixes),
+            lan_pacer: Pacer::new(Allowance::Paused, Monotonic::START),
+            lan_turns: Turns::default(),
             chunks_sent: 0,
             send_at: None,
             deadlines: Deadlines::default(),
@@ -182,6 +191,7 @@ impl Loop {
             self.handle_timeouts(now);
             self.carry_out_choking(now);
             self.send(now);
+            self.send_to_lan(now);
             self.publish();
             for reply in asked {
                 drop(reply.send(self.take_usage()));
@@ -203,11 +213,12 @@ impl Loop {
 
     fn has_work(&self) -> bool {
         let sends_now = !self.turns.is_empty() && self.pacer.allowance() == Allowance::Unlimited;
-        sends_now || !self.to_read.is_empty() || !self.to_accept.is_empty()
+        sends_now || self.lan_has_work() || !self.to_read.is_empty() || !self.to_accept.is_empty()
     }
 
     fn publish(&self) {
         self.stats.egress_wire_bytes.store(self.pacer.spent_bytes(), Ordering::Relaxed);
+        self.stats.lan_egress_wire_bytes.store(self.lan_pacer.spent_bytes(), Ordering::Relaxed);
         self.stats.peers_connected.store(self.connected, Ordering::Relaxed);
         self.stats.peers_unchoked.store(self.choker.unchoked(), Ordering::Relaxed);
     }
@@ -269,10 +280,12 @@ impl Loop {
                 let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
                 self.choker.set_slots(slots_for(allowance), now);
-                for connection in self.connections.iter().flatten() {
+                let wan = |c: &&Box<Connection>| c.class == PeerClass::Wan;
+                for connection in self.connections.iter().flatten().filter(wan) {
                     connection.set_queue_for(allowance);
                 }
             }
+            ServeCommand::PauseLan(paused) => self.pause_lan(paused, now),
         }
     }
 
@@ -304,7 +317,9 @@ impl Loop {
         let interested = connection.session.is_interested();
         if interested != connection.was_interested {
             connection.was_interested = interested;
-            if interested {
+            if connection.class == PeerClass::Lan {
+                self.follow_lan_interest(index);
+            } else if interested {
                 self.choker.handle_interested(index, now);
             } else {
                 self.choker.handle_not_interested(index, now);
@@ -323,9 +338,11 @@ impl Loop {
     }
 
     fn handle_deadline(&mut self, (index, generation): Who, now: Monotonic) {
-        let paused = self.pacer.allowance().is_paused();
+        let paused = |class| self.allowance_of(class).is_paused();
+        let (wan, lan) = (paused(PeerClass::Wan), paused(PeerClass::Lan));
         let timeouts = self.us.timeouts;
         let Some(connection) = self.connection(index) else { return };
+        let paused = if connection.class == PeerClass::Lan { lan } else { wan };
         if connection.generation != generation {
             return;
         }

@@ -61,6 +61,7 @@ pub fn settings() -> ServeSettings {
         connections_max: 50,
         connections_per_ip_max: 50,
         listen_port: 6881,
+        lan_prefixes: None,
     }
 }
 
@@ -177,7 +178,25 @@ pub struct Leecher {
 
 impl Leecher {
     pub fn raw(address: SocketAddr) -> Leecher {
-        let stream = TcpStream::connect(address).expect("connects");
+        Leecher::over(TcpStream::connect(address).expect("connects"))
+    }
+
+    /// From another of loopback's addresses.
+    pub fn from_address(from: [u8; 4], stage: &Stage) -> Leecher {
+        let mut leecher = Leecher::raw_from_address(from, stage);
+        leecher.greet(stage.infohash, true);
+        leecher
+    }
+
+    pub fn raw_from_address(from: [u8; 4], stage: &Stage) -> Leecher {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("one of loopback's");
+        socket.connect(&stage.address.into()).expect("connects");
+        Leecher::over(socket.into())
+    }
+
+    pub fn over(stream: TcpStream) -> Leecher {
         stream.set_read_timeout(Some(PATIENCE)).expect("sets");
         Leecher { stream, received_bytes: 0, ciphers: None }
     }
