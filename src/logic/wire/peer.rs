@@ -4,6 +4,8 @@
 //! Out goes, in this order: the rest of a block that has begun, control messages, HAVEs, metadata,
 //! blocks. So a message is never cut by another, and a stranger's queue costs 12 bytes a request.
 
+mod greeting;
+
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use super::{
@@ -402,60 +404,6 @@ impl PeerSession {
         }
         self.assembler = assembler;
         Ok(())
-    }
-
-    fn handle_greeting(
-        &mut self,
-        input: &mut &[u8],
-        us: &LocalPeer,
-        shelf: &Shelf,
-    ) -> Result<Option<ContentKey>, Close> {
-        let n = input.len().min(HANDSHAKE_BYTES - self.greeting.len());
-        self.greeting.extend_from_slice(&input[..n]);
-        *input = &input[n..];
-        let Some(theirs) = Handshake::parse(&self.greeting)? else { return Ok(None) };
-        self.greeting = Vec::new();
-        if theirs.peer_id == us.peer_id {
-            return Err(Close::SelfConnection);
-        }
-        let key = shelf.find(theirs.infohash).ok_or(Close::UnknownInfohash)?;
-        let content = shelf.get(key).ok_or(Close::UnknownInfohash)?;
-        if self.envelope.content().is_some_and(|named| named != key) {
-            return Err(MseError::OtherContent.into());
-        }
-        self.content = Some(key);
-        self.fast = theirs.fast;
-        self.haves_told = content.completed().len();
-        self.greet(&theirs, us, content);
-        Ok(Some(key))
-    }
-
-    /// Our handshake and what must follow it at once.
-    fn greet(&mut self, theirs: &Handshake, us: &LocalPeer, content: &Content) {
-        let ours = Handshake {
-            infohash: theirs.infohash,
-            peer_id: us.peer_id,
-            fast: true,
-            extensions: true,
-        };
-        self.outbox.extend_from_slice(&ours.encode());
-        let held = content.held();
-        match (theirs.fast, held.is_complete(), held.is_empty()) {
-            (true, true, _) => self.say(Message::HaveAll),
-            (true, _, true) => self.say(Message::HaveNone),
-            // BEP 3: may be left out when there is nothing to show.
-            (false, _, true) => {}
-            _ => self.say(Message::Bitfield(held.as_bytes())),
-        }
-        if theirs.extensions {
-            let payload = OurExtensionHandshake::encode(
-                &us.client_name,
-                us.listen_port,
-                content.info_bytes().len(),
-                self.peer,
-            );
-            self.say(Message::Extended { id: HANDSHAKE_ID, payload: &payload });
-        }
     }
 
     fn handle_message(&mut self, message: Message<'_>, content: &Content) -> Result<(), Close> {

@@ -1,0 +1,62 @@
+//! The start of a connection: the peer's handshake and ours, whoever called whom.
+
+use super::{
+    Close, Content, ContentKey, HANDSHAKE_BYTES, HANDSHAKE_ID, Handshake, LocalPeer, Message,
+    MseError, OurExtensionHandshake, PeerSession, Shelf,
+};
+
+impl PeerSession {
+    pub(super) fn handle_greeting(
+        &mut self,
+        input: &mut &[u8],
+        us: &LocalPeer,
+        shelf: &Shelf,
+    ) -> Result<Option<ContentKey>, Close> {
+        let n = input.len().min(HANDSHAKE_BYTES - self.greeting.len());
+        self.greeting.extend_from_slice(&input[..n]);
+        *input = &input[n..];
+        let Some(theirs) = Handshake::parse(&self.greeting)? else { return Ok(None) };
+        self.greeting = Vec::new();
+        if theirs.peer_id == us.peer_id {
+            return Err(Close::SelfConnection);
+        }
+        let key = shelf.find(theirs.infohash).ok_or(Close::UnknownInfohash)?;
+        let content = shelf.get(key).ok_or(Close::UnknownInfohash)?;
+        if self.envelope.content().is_some_and(|named| named != key) {
+            return Err(MseError::OtherContent.into());
+        }
+        self.content = Some(key);
+        self.fast = theirs.fast;
+        self.haves_told = content.completed().len();
+        self.greet(&theirs, us, content);
+        Ok(Some(key))
+    }
+
+    /// Our handshake and what must follow it at once.
+    fn greet(&mut self, theirs: &Handshake, us: &LocalPeer, content: &Content) {
+        let ours = Handshake {
+            infohash: theirs.infohash,
+            peer_id: us.peer_id,
+            fast: true,
+            extensions: true,
+        };
+        self.outbox.extend_from_slice(&ours.encode());
+        let held = content.held();
+        match (theirs.fast, held.is_complete(), held.is_empty()) {
+            (true, true, _) => self.say(Message::HaveAll),
+            (true, _, true) => self.say(Message::HaveNone),
+            // BEP 3: may be left out when there is nothing to show.
+            (false, _, true) => {}
+            _ => self.say(Message::Bitfield(held.as_bytes())),
+        }
+        if theirs.extensions {
+            let payload = OurExtensionHandshake::encode(
+                &us.client_name,
+                us.listen_port,
+                content.info_bytes().len(),
+                self.peer,
+            );
+            self.say(Message::Extended { id: HANDSHAKE_ID, payload: &payload });
+        }
+    }
+}
