@@ -15,7 +15,7 @@ use super::{
     extension::{HANDSHAKE_ID, OUR_METADATA_ID},
     mse::{Envelope, Keyring, MseError, Rc4},
 };
-use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, now::Monotonic};
+use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, infohash::Infohash, now::Monotonic};
 
 /// HAVEs that go out in one write.
 const HAVES_AT_ONCE: usize = 64;
@@ -63,6 +63,8 @@ pub enum Close {
     Encryption(#[from] MseError),
     #[error("it asked for a content that is not served here")]
     UnknownInfohash,
+    #[error("nobody answered our call as a peer of that content does")]
+    NoAnswer,
     #[error("it is ourselves")]
     SelfConnection,
     #[error("it has everything already")]
@@ -148,6 +150,8 @@ pub struct PeerSession {
     peer: IpAddr,
     envelope: Envelope,
     content: Option<ContentKey>,
+    /// What we called it for, if it was us who called.
+    called_for: Option<Infohash>,
     /// The peer's handshake, as far as it has come.
     greeting: Vec<u8>,
     assembler: Assembler,
@@ -181,6 +185,7 @@ impl PeerSession {
             peer,
             envelope: Envelope::default(),
             content: None,
+            called_for: None,
             greeting: Vec::new(),
             assembler: Assembler::default(),
             fast: false,
@@ -279,12 +284,14 @@ impl PeerSession {
         if !self.envelope.answer().is_empty() {
             return Some(Chunk::Opening(self.envelope.answer()));
         }
-        let key = self.content?;
-        if self.sending.is_none() && self.outbox.is_empty() {
+        if self.sending.is_none()
+            && self.outbox.is_empty()
+            && let Some(key) = self.content
+        {
             self.refill(shelf.get(key)?);
         }
         let limit = MAX_GRANT_STREAM_BYTES;
-        if let Some(sending) = &self.sending {
+        if let (Some(sending), Some(key)) = (&self.sending, self.content) {
             let header = &sending.header[(sending.sent as usize).min(13)..];
             let done = sending.sent.saturating_sub(13);
             return Some(Chunk::Block {
@@ -331,7 +338,7 @@ impl PeerSession {
     ) -> Result<(), Close> {
         if self.content.is_none() {
             let over = now >= self.opened_at + timeouts.handshake;
-            return if over { Err(Close::HandshakeTimeout) } else { Ok(()) };
+            return if over { Err(self.no_handshake()) } else { Ok(()) };
         }
         if self.blocked_since.is_some_and(|since| now >= since + timeouts.stalled) {
             return Err(Close::Stalled);

@@ -4,8 +4,29 @@ use super::{
     Close, Content, ContentKey, HANDSHAKE_BYTES, HANDSHAKE_ID, Handshake, LocalPeer, Message,
     MseError, OurExtensionHandshake, PeerSession, Shelf,
 };
+use crate::logic::{infohash::Infohash, now::Monotonic, wire::mse::Envelope};
+use std::net::IpAddr;
 
 impl PeerSession {
+    /// A connection that we open, for one content: our handshake goes first, in plain.
+    pub fn calling(
+        peer: IpAddr,
+        infohash: Infohash,
+        us: &LocalPeer,
+        now: Monotonic,
+    ) -> PeerSession {
+        let mut session = PeerSession::new(peer, now);
+        session.envelope = Envelope::plain();
+        session.called_for = Some(infohash);
+        session.say_handshake(infohash, us);
+        session
+    }
+
+    /// Why a connection ends on which no handshake came. Whom we called owes us none.
+    pub(super) fn no_handshake(&self) -> Close {
+        if self.called_for.is_some() { Close::NoAnswer } else { Close::HandshakeTimeout }
+    }
+
     pub(super) fn handle_greeting(
         &mut self,
         input: &mut &[u8],
@@ -15,7 +36,13 @@ impl PeerSession {
         let n = input.len().min(HANDSHAKE_BYTES - self.greeting.len());
         self.greeting.extend_from_slice(&input[..n]);
         *input = &input[n..];
-        let Some(theirs) = Handshake::parse(&self.greeting)? else { return Ok(None) };
+        let theirs = match (Handshake::parse(&self.greeting), self.called_for) {
+            (Ok(Some(theirs)), None) => theirs,
+            (Ok(Some(theirs)), Some(infohash)) if theirs.infohash == infohash => theirs,
+            (Ok(None), _) => return Ok(None),
+            (Err(error), None) => return Err(error.into()),
+            (_, Some(_)) => return Err(Close::NoAnswer),
+        };
         self.greeting = Vec::new();
         if theirs.peer_id == us.peer_id {
             return Err(Close::SelfConnection);
@@ -32,15 +59,11 @@ impl PeerSession {
         Ok(Some(key))
     }
 
-    /// Our handshake and what must follow it at once.
+    /// Our handshake, if it has not gone first, and what must follow it at once.
     fn greet(&mut self, theirs: &Handshake, us: &LocalPeer, content: &Content) {
-        let ours = Handshake {
-            infohash: theirs.infohash,
-            peer_id: us.peer_id,
-            fast: true,
-            extensions: true,
-        };
-        self.outbox.extend_from_slice(&ours.encode());
+        if self.called_for.is_none() {
+            self.say_handshake(theirs.infohash, us);
+        }
         let held = content.held();
         match (theirs.fast, held.is_complete(), held.is_empty()) {
             (true, true, _) => self.say(Message::HaveAll),
@@ -58,5 +81,10 @@ impl PeerSession {
             );
             self.say(Message::Extended { id: HANDSHAKE_ID, payload: &payload });
         }
+    }
+
+    fn say_handshake(&mut self, infohash: Infohash, us: &LocalPeer) {
+        let ours = Handshake { infohash, peer_id: us.peer_id, fast: true, extensions: true };
+        self.outbox.extend_from_slice(&ours.encode());
     }
 }
