@@ -7,6 +7,7 @@ use std::{
     io::{self, Read},
     net::{IpAddr, SocketAddr},
     os::unix::fs::FileExt,
+    time::Duration,
 };
 
 use mio::net::TcpStream;
@@ -15,17 +16,25 @@ use socket2::SockRef;
 
 use super::{files::OpenFiles, sys};
 use crate::logic::{
-    governor::{Allowance, MAX_GRANT_STREAM_BYTES, Pacer, Permit, WireCost, address_group},
+    governor::{
+        MAX_GRANT_STREAM_BYTES, MIN_SEGMENT_PAYLOAD_BYTES, Pacer, Permit, WireCost, address_group,
+        shares::Progress,
+    },
     now::Monotonic,
     usage::{PeerClass, Usage},
     wire::{Chunk, Close, ContentKey, LocalPeer, PeerSession, Shelf, mse::Keyring},
 };
 
-/// Unsent bytes that the kernel may hold for a peer. Under a limit they are bytes that the governor
-/// cannot take back any more, so only what a wake-up puts in; without one, enough to keep the
-/// connection busy between two wake-ups.
-const NOT_SENT_BYTES_LIMITED: u32 = 32 * 1024;
+/// Unsent bytes that the kernel may hold for a peer, so that the connection is busy between two
+/// wake-ups. Under a limit they are bytes that the governor cannot take back any more, only slow down:
+/// two blocks, or what a share brings in the time given. The kernel asks for more at half of it.
 const NOT_SENT_BYTES_UNLIMITED: u32 = 256 * 1024;
+const NOT_SENT_BYTES_MIN: u32 = 32 * 1024;
+const NOT_SENT_TIME: Duration = Duration::from_millis(60);
+/// The kernel waits after each packet for as long as the packet takes at the rate of that moment, and
+/// a higher rate does not shorten the wait. So no rate is so low that two packets take half a second;
+/// what is lower than that, the pacer's permits hold.
+const PACING_RATE_MIN: u64 = 6_000;
 /// DSCP LE (RFC 8622), 000001, in the upper six bits of the octet: routers that know it let
 /// everything else go first.
 const DSCP_LOWER_EFFORT: u32 = 0b0000_0100;
@@ -49,6 +58,12 @@ pub(super) struct Connection {
     /// Edge-triggered: true until a write finds no room.
     pub writable: bool,
     cost: WireCost,
+    /// Of the allowance, in bytes on the wire per second; `None` while nothing paces it.
+    share: Option<u64>,
+    /// As far as `take_progress` has told it.
+    stream_bytes_told: u64,
+    /// As far as they are booked.
+    retransmitted_bytes_booked: u64,
     /// Not yet handed to the books.
     usage: Usage,
 }
@@ -83,6 +98,7 @@ impl Connection {
     ) -> Connection {
         let socket = SockRef::from(&stream);
         // Each is a refinement; a kernel that refuses one serves all the same.
+        let _ = socket.set_tcp_notsent_lowat(not_sent_bytes(None));
         let _ = socket.set_tcp_nodelay(true);
         let _ = if peer.ip().to_canonical().is_ipv4() {
             socket.set_tos_v4(DSCP_LOWER_EFFORT)
@@ -97,22 +113,74 @@ impl Connection {
             in_turns: false,
             was_interested: false,
             writable: true,
-            cost: WireCost::to(peer.ip()),
+            cost: WireCost::to(peer.ip(), socket.tcp_mss().ok()),
+            share: None,
+            stream_bytes_told: 0,
+            retransmitted_bytes_booked: 0,
             usage: Usage::default(),
             stream,
         }
+    }
+
+    /// It would have us send more headers than content.
+    pub fn asks_for_tiny_segments(&self) -> bool {
+        SockRef::from(&self.stream).tcp_mss().is_ok_and(|mss| mss < MIN_SEGMENT_PAYLOAD_BYTES)
     }
 
     pub fn source(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
 
-    pub fn set_queue_for(&self, allowance: Allowance) {
-        let bytes = match allowance {
-            Allowance::Unlimited => NOT_SENT_BYTES_UNLIMITED,
-            Allowance::Paused | Allowance::BytesPerSecond(_) => NOT_SENT_BYTES_LIMITED,
-        };
-        let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(bytes);
+    /// It is served out of the uplink's allowance.
+    pub fn takes_share(&self) -> bool {
+        self.class == PeerClass::Wan && self.session.is_unchoked()
+    }
+
+    pub fn share(&self) -> Option<u64> {
+        self.share
+    }
+
+    /// What the connection may send of the allowance: the kernel spreads it evenly. `None` sets no
+    /// bound.
+    pub fn set_share(&mut self, bytes_per_second: Option<u64>) {
+        let before = std::mem::replace(&mut self.share, bytes_per_second);
+        // Each is a refinement; on a kernel that refuses one, the pacer's permits hold all the same.
+        let rate = self.pacing_rate().unwrap_or(u32::MAX);
+        let _ = sys::set_max_pacing_rate(&self.stream, rate);
+        let queue = not_sent_bytes(bytes_per_second);
+        if not_sent_bytes(before) != queue {
+            let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(queue);
+        }
+    }
+
+    fn pacing_rate(&self) -> Option<u32> {
+        let stream_part = self.cost.stream_part(self.share?).max(PACING_RATE_MIN);
+        Some(u32::try_from(stream_part).unwrap_or(u32::MAX - 1))
+    }
+
+    /// How it did since the last time; retransmissions go on the pacer's account.
+    pub fn take_progress(&mut self, shelf: &Shelf, pacer: &mut Pacer) -> Progress {
+        let stream_bytes = self.settle_retransmissions(pacer).unwrap_or(self.stream_bytes_told);
+        let before = std::mem::replace(&mut self.stream_bytes_told, stream_bytes);
+        Progress {
+            share: self.share,
+            sent_bytes: self.cost.of(stream_bytes.saturating_sub(before)),
+            wants_more: self.session.has_output(shelf),
+        }
+    }
+
+    /// What the kernel had to send again was on the wire as well. Returns what it has sent of the
+    /// stream, if it says.
+    pub fn settle_retransmissions(&mut self, pacer: &mut Pacer) -> Option<u64> {
+        let sent = sys::sent(&self.stream).ok()?;
+        let again = sent.retransmitted_bytes.saturating_sub(self.retransmitted_bytes_booked);
+        self.retransmitted_bytes_booked = sent.retransmitted_bytes;
+        if again > 0 {
+            let wire = self.cost.of(again);
+            self.usage.wire_bytes += wire;
+            pacer.spend(wire);
+        }
+        Some(sent.stream_bytes)
     }
 
     /// Reads what there is, in turns of a full buffer.
@@ -235,6 +303,14 @@ impl Connection {
             self.settle();
         }
     }
+}
+
+/// In powers of two, so that it seldom changes.
+fn not_sent_bytes(share: Option<u64>) -> u32 {
+    let Some(share) = share else { return NOT_SENT_BYTES_UNLIMITED };
+    let in_time = u128::from(share) * NOT_SENT_TIME.as_millis() / 1000;
+    let bytes = u32::try_from(in_time).unwrap_or(1 << 30).min(1 << 30);
+    bytes.next_power_of_two().max(NOT_SENT_BYTES_MIN)
 }
 
 fn content_file<'a>(

@@ -1,8 +1,10 @@
-//! The one place of the serving engine with `unsafe`: a question to the kernel that neither nix nor
-//! socket2 wraps. Nothing else belongs here.
+//! The one place of the serving engine with `unsafe`: what neither nix nor socket2 wraps of a TCP
+//! socket's questions and settings. Nothing else belongs here.
 #![allow(unsafe_code)]
 
-use std::{io, os::fd::AsRawFd};
+use std::{io, mem::size_of, os::fd::AsRawFd};
+
+use nix::libc;
 
 nix::ioctl_read_bad!(
     /// SIOCOUTQ of tcp(7), which Linux defines as TIOCOUTQ.
@@ -19,4 +21,75 @@ pub fn unacknowledged_bytes(socket: &impl AsRawFd) -> io::Result<u64> {
     // to the address given, which is that of a live, aligned c_int.
     unsafe { siocoutq(socket.as_raw_fd(), &mut bytes) }?;
     Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// What a TCP socket has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Of the stream, once each.
+    pub stream_bytes: u64,
+    /// What had to be sent again. Zero on a kernel from before 4.19, which does not tell.
+    pub retransmitted_bytes: u64,
+}
+
+/// `struct tcp_info` of linux/tcp.h as far as we read it; the kernel fills what it knows of it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct TcpInfo {
+    before_bytes_acked: [u64; 15],
+    bytes_acked: u64,
+    before_bytes_sent: [u64; 9],
+    bytes_sent: u64,
+    bytes_retrans: u64,
+}
+
+/// TCP_INFO of tcp(7).
+pub fn sent(socket: &impl AsRawFd) -> io::Result<Sent> {
+    let mut info = TcpInfo {
+        before_bytes_acked: [0; 15],
+        bytes_acked: 0,
+        before_bytes_sent: [0; 9],
+        bytes_sent: 0,
+        bytes_retrans: 0,
+    };
+    let mut length = size_of::<TcpInfo>() as libc::socklen_t;
+    // SAFETY: the descriptor is open as long as `socket` is borrowed; the kernel writes at most
+    // `length` bytes to a live, aligned struct of integers, for which any bytes are valid.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &mut length,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    let knows_sent = length as usize >= size_of::<TcpInfo>();
+    Ok(Sent {
+        stream_bytes: if knows_sent {
+            info.bytes_sent.saturating_sub(info.bytes_retrans)
+        } else {
+            info.bytes_acked
+        },
+        retransmitted_bytes: info.bytes_retrans,
+    })
+}
+
+/// How many bytes per second the kernel lets the socket send (SO_MAX_PACING_RATE of socket(7)), evenly
+/// and without a queueing discipline's help. `u32::MAX` is no bound.
+pub fn set_max_pacing_rate(socket: &impl AsRawFd, bytes_per_second: u32) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as `socket` is borrowed, and the kernel reads one u32
+    // from a live one.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MAX_PACING_RATE,
+            (&raw const bytes_per_second).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(())
 }

@@ -5,13 +5,14 @@ pub mod allowance;
 mod class;
 pub mod delay;
 mod pacer;
+pub mod shares;
 mod turns;
 mod wire_cost;
 
 pub use class::{Interface, Lan, NotAPrefix, Prefix, address_group, may_be_at_home};
 pub use pacer::{MAX_GRANT_STREAM_BYTES, Pacer, Permit, SLACK};
 pub use turns::Turns;
-pub use wire_cost::WireCost;
+pub use wire_cost::{MIN_SEGMENT_PAYLOAD_BYTES, WireCost};
 
 /// 10 Gbit/s: a limit that no home line reaches is none, and need not cost a permit a block.
 const UNLIMITED_BYTES_PER_SECOND: u64 = 1_250_000_000;

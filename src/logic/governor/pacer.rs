@@ -1,28 +1,30 @@
 //! Turns an allowance into permits: how many wire bytes may leave now, or when to ask again.
-//! Must never let more out, in any window of time, than `allowance × (window + 3 ms) + one block`.
+//! Must never let more out, in any window of time, than `allowance × (window + SLACK) + one block`.
 //!
 //! It is a token bucket in exact integers. Its depth is one block, so that a block can leave whole,
-//! and as much again as the allowance brings in 3 ms: of those, a wake-up may be 1 ms late without
-//! loss (else the limit would never be reached), and the rest lets a fast uplink send two or more
-//! blocks a wake-up. At 10 MiB/s the depth is 49 kB, 4.6 % of a 100-ms window and 0.5 % of a second;
-//! at 20 Mbit/s it is 25 kB.
+//! and as much again as the allowance brings in `SLACK`, so that the serving thread can sleep for most
+//! of that and wake up late without loss of rate. What a burst of that size would do to the household,
+//! the kernel keeps from happening: it paces each connection at its share (`governor::shares`).
 
 use std::time::Duration;
 
-use super::Allowance;
+use super::{Allowance, MIN_SEGMENT_PAYLOAD_BYTES};
 use crate::logic::now::Monotonic;
 
 /// A permit covers at most one block of 16 KiB with its 13-byte header; a larger request goes out in
 /// several permits.
 pub const MAX_GRANT_STREAM_BYTES: u32 = 16 * 1024 + 13;
-/// The same over IPv6, headers included: 12 segments of 72 bytes each.
-const MAX_GRANT_WIRE_BYTES: u64 = MAX_GRANT_STREAM_BYTES as u64 + 12 * 72;
+/// The same over IPv6 in the smallest segments, headers included.
+const MAX_GRANT_WIRE_BYTES: u64 = MAX_GRANT_STREAM_BYTES as u64
+    + (MAX_GRANT_STREAM_BYTES.div_ceil(MIN_SEGMENT_PAYLOAD_BYTES) * 72) as u64;
 /// What the bucket holds above one block, in time.
-pub const SLACK: Duration = Duration::from_millis(3);
+pub const SLACK: Duration = Duration::from_millis(30);
 /// How late a wake-up may be without loss of rate.
-const LATENESS: Duration = Duration::from_millis(1);
+const LATENESS: Duration = Duration::from_millis(10);
+/// Debts beyond this are forgiven: a figure of the kernel's that is wrong must not stop us for ever.
+const DEBT_MAX: Duration = Duration::from_secs(1);
 
-const NANOS: u128 = 1_000_000_000;
+const NANOS: i128 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permit {
@@ -37,8 +39,8 @@ pub enum Permit {
 #[derive(Clone, Debug)]
 pub struct Pacer {
     allowance: Allowance,
-    /// Byte-nanoseconds-per-second: bytes × 10^9, so that no rounding accumulates.
-    credit: u128,
+    /// Byte-nanoseconds-per-second: bytes × 10^9, so that no rounding accumulates. Below zero is a debt.
+    credit: i128,
     credited_at: Monotonic,
     spent_bytes: u64,
 }
@@ -74,26 +76,30 @@ impl Pacer {
         };
         debug_assert!(wire_bytes <= MAX_GRANT_WIRE_BYTES, "permits are for single blocks");
         self.refill(now);
-        let wanted = u128::from(wire_bytes) * NANOS;
-        if let Some(left) = self.credit.checked_sub(wanted) {
-            self.credit = left;
+        let wanted = i128::from(wire_bytes) * NANOS;
+        if self.credit >= wanted {
+            self.credit -= wanted;
             self.spent_bytes += wire_bytes;
             return Permit::Granted;
         }
-        let nanos = (wanted.max(self.batch(rate)) - self.credit).div_ceil(u128::from(rate));
+        let missing = wanted.max(self.batch(rate)) - self.credit;
+        let nanos = missing.unsigned_abs().div_ceil(u128::from(rate));
         Permit::WaitUntil(now + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
     }
 
     /// Part of a permit that the socket had no room for: others may have it.
     pub fn give_back(&mut self, wire_bytes: u64) {
         self.spent_bytes = self.spent_bytes.saturating_sub(wire_bytes);
-        self.credit = (self.credit + u128::from(wire_bytes) * NANOS).min(self.depth());
+        self.credit = (self.credit + i128::from(wire_bytes) * NANOS).min(self.depth());
     }
 
-    /// For the few bytes that leave without a permit: they count, and what follows waits for them.
+    /// For what leaves without a permit, as the kernel's retransmissions do: it counts, and what
+    /// follows waits for it.
     pub fn spend(&mut self, wire_bytes: u64) {
         self.spent_bytes += wire_bytes;
-        self.credit = self.credit.saturating_sub(u128::from(wire_bytes) * NANOS);
+        let Allowance::BytesPerSecond(rate) = self.allowance else { return };
+        let debt_max = -in_nanos(rate, DEBT_MAX);
+        self.credit = (self.credit - i128::from(wire_bytes) * NANOS).max(debt_max);
     }
 
     /// Wire bytes that have left since the start.
@@ -102,28 +108,33 @@ impl Pacer {
     }
 
     fn refill(&mut self, now: Monotonic) {
-        let elapsed = now.saturating_since(self.credited_at).as_nanos();
+        let elapsed = now.saturating_since(self.credited_at);
         self.credited_at = self.credited_at.max(now);
         if let Allowance::BytesPerSecond(rate) = self.allowance {
-            let income = elapsed.saturating_mul(u128::from(rate));
-            self.credit = self.credit.saturating_add(income).min(self.depth());
+            let credit = self.credit.saturating_add(in_nanos(rate, elapsed));
+            self.credit = credit.min(self.depth());
         }
     }
 
     /// What is worth waking for: as many whole blocks as fit when the wake-up is late.
-    fn batch(&self, rate: u64) -> u128 {
-        let block = u128::from(MAX_GRANT_WIRE_BYTES) * NANOS;
-        let margin = u128::from(rate) * LATENESS.as_nanos();
-        (self.depth().saturating_sub(margin) / block).max(1) * block
+    fn batch(&self, rate: u64) -> i128 {
+        let block = i128::from(MAX_GRANT_WIRE_BYTES) * NANOS;
+        ((self.depth() - in_nanos(rate, LATENESS)) / block).max(1) * block
     }
 
-    fn depth(&self) -> u128 {
+    fn depth(&self) -> i128 {
         let slack = match self.allowance {
-            Allowance::BytesPerSecond(rate) => u128::from(rate) * SLACK.as_nanos(),
+            Allowance::BytesPerSecond(rate) => in_nanos(rate, SLACK),
             Allowance::Paused | Allowance::Unlimited => 0,
         };
-        u128::from(MAX_GRANT_WIRE_BYTES) * NANOS + slack
+        i128::from(MAX_GRANT_WIRE_BYTES) * NANOS + slack
     }
+}
+
+/// What a rate brings in a time, in the unit of the credit.
+fn in_nanos(rate: u64, time: Duration) -> i128 {
+    let nanos = i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
+    i128::from(rate).saturating_mul(nanos)
 }
 
 #[cfg(test)]
@@ -157,34 +168,18 @@ mod tests {
     }
 
     fn bound(rate: u64, window: Duration) -> u128 {
-        (u128::from(rate) * (window + SLACK).as_nanos()).div_ceil(NANOS) + u128::from(BLOCK)
+        (u128::from(rate) * (window + SLACK).as_nanos()).div_ceil(1_000_000_000) + u128::from(BLOCK)
     }
 
     #[test]
     fn reaches_the_limit_though_timers_are_late() {
         for rate in [100_000, 1_250_000, 10 << 20, 100_000_000] {
             let seconds = 20;
-            let sent = send_all(rate, at(seconds * 1_000_000), Duration::from_micros(990), BLOCK);
+            let sent = send_all(rate, at(seconds * 1_000_000), Duration::from_millis(9), BLOCK);
             let total: u64 = sent.iter().map(|s| s.1).sum();
             let share = total as f64 / (rate * seconds) as f64;
             assert!((0.99..1.015).contains(&share), "{rate}: {share}");
         }
-    }
-
-    #[test]
-    fn holds_100_ms_windows_within_5_percent_at_10_mib_a_second() {
-        let rate = 10 << 20;
-        let sent = send_all(rate, at(5_000_000), Duration::from_millis(1), BLOCK);
-        let window = Duration::from_millis(100);
-        let worst = sent
-            .iter()
-            .map(|(start, _)| {
-                let inside = sent.iter().filter(|(t, _)| t >= start && *t < *start + window);
-                inside.map(|s| s.1).sum::<u64>()
-            })
-            .max()
-            .expect("something was sent");
-        assert!(worst as f64 <= rate as f64 * 0.1 * 1.05, "{worst}");
     }
 
     #[test]
@@ -206,13 +201,25 @@ mod tests {
     }
 
     #[test]
+    fn what_left_without_a_permit_is_paid_back_first() {
+        let mut pacer = Pacer::new(Allowance::BytesPerSecond(100_000), at(0));
+        pacer.spend(2 * BLOCK);
+        let Permit::WaitUntil(then) = pacer.take(1000, at(0)) else { panic!("in debt") };
+        assert_eq!(pacer.take(1000, then), Permit::Granted);
+        assert!(then >= at((BLOCK - 3000) * 10), "{then:?}");
+        // But not for ever.
+        pacer.spend(u64::MAX / 2);
+        assert_eq!(pacer.take(1000, then + Duration::from_millis(1_020)), Permit::Granted);
+    }
+
+    #[test]
     fn a_higher_allowance_shortens_the_wait_that_was_told_before() {
         let mut pacer = Pacer::new(Allowance::BytesPerSecond(10_000), at(0));
         while pacer.take(BLOCK, at(0)) == Permit::Granted {}
         let Permit::WaitUntil(before) = pacer.take(BLOCK, at(0)) else { panic!("empty") };
         pacer.set_allowance(Allowance::BytesPerSecond(10_000_000), at(0));
         let Permit::WaitUntil(after) = pacer.take(BLOCK, at(0)) else { panic!("still empty") };
-        assert!(after < at(4_000) && before > at(1_000_000));
+        assert!(after < at(40_000) && before > at(1_000_000));
         assert_eq!(pacer.take(BLOCK, after), Permit::Granted);
     }
 
@@ -260,7 +267,7 @@ mod tests {
                     while pacer.take(BLOCK, now) == Permit::Granted {
                         sent += u128::from(BLOCK);
                     }
-                    prop_assert!(sent <= area.div_ceil(NANOS) + bound(peak, Duration::ZERO));
+                    prop_assert!(sent <= area.div_ceil(1_000_000_000) + bound(peak, Duration::ZERO));
                 }
             }
         }

@@ -47,6 +47,7 @@ impl Loop {
         if allowance.is_paused()
             || self.connected as usize >= self.connections_max
             || in_group >= self.connections_per_group_max
+            || connection.asks_for_tiny_segments()
         {
             self.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
             return;
@@ -62,7 +63,6 @@ impl Loop {
             self.free.push(index);
             return;
         }
-        connection.set_queue_for(allowance);
         let deadline = connection.session.poll_timeout(&self.us.timeouts);
         self.deadlines.push(deadline, (index, connection.generation));
         *self.groups.entry(connection.group).or_default() += 1;
@@ -77,6 +77,7 @@ impl Loop {
         };
         tracing::debug!(group = %connection.group, abuse = why.is_abuse(), "connection closed: {why}");
         connection.settle();
+        connection.settle_retransmissions(self.pacer_of(connection.class));
         book(&mut connection, &self.shelf, &mut self.usage, &self.stats);
         // Closing the descriptor would do, but mio wants to know.
         let _ = self.poll.registry().deregister(connection.source());

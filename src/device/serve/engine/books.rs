@@ -17,6 +17,7 @@ impl Loop {
         let mut waiting = 0;
         for connection in self.connections.iter_mut().flatten() {
             connection.settle();
+            connection.settle_retransmissions(&mut self.pacer);
             book(connection, &self.shelf, &mut self.usage, &self.stats);
             // The line is judged by what it carries to the internet.
             let counts = connection.class == PeerClass::Wan;

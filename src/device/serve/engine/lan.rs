@@ -1,11 +1,13 @@
 //! The household's own peers: served beside the uplink's allowance, without slots and permits, but
 //! never so much in one go that a block for the WAN would leave late.
 
+use std::time::Duration;
+
 use super::Loop;
 use crate::{
     device::serve::connection::Turn,
     logic::{
-        governor::{Allowance, Turns},
+        governor::{Allowance, Pacer, Turns},
         now::Monotonic,
         usage::PeerClass,
         wire::Close,
@@ -17,6 +19,8 @@ use crate::{
 const CHUNKS_AT_ONCE: usize = 16;
 /// Blocks of one peer before the next one's turn.
 const CHUNKS_A_TURN: usize = 4;
+/// So long after a block the next one is expected.
+const BUSY: Duration = Duration::from_millis(50);
 
 impl Loop {
     pub(super) fn allowance_of(&self, class: PeerClass) -> Allowance {
@@ -26,11 +30,24 @@ impl Loop {
         }
     }
 
+    pub(super) fn pacer_of(&mut self, class: PeerClass) -> &mut Pacer {
+        match class {
+            PeerClass::Wan => &mut self.pacer,
+            PeerClass::Lan => &mut self.lan_pacer,
+        }
+    }
+
     pub(super) fn turns_of(&mut self, class: PeerClass) -> &mut Turns<u32> {
         match class {
             PeerClass::Wan => &mut self.turns,
             PeerClass::Lan => &mut self.lan_turns,
         }
+    }
+
+    /// Whoever takes it at the LAN's speed has room again long before a rest under the uplink's limit
+    /// is over.
+    pub(super) fn lan_is_busy(&self) -> bool {
+        self.lan_sent_at.is_some_and(|at| self.now().saturating_since(at) < BUSY)
     }
 
     pub(super) fn lan_has_work(&self) -> bool {
@@ -110,7 +127,7 @@ impl Loop {
                 break;
             }
             *left -= 1;
-            self.chunks_sent += 1;
+            self.lan_sent_at = Some(now);
         }
         Ok(turn)
     }

@@ -4,6 +4,7 @@
 mod admission;
 mod books;
 mod lan;
+mod pacing;
 mod sending;
 
 use std::{
@@ -21,6 +22,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener};
 use rand::{SeedableRng, rngs::StdRng};
 
+use self::pacing::Shares;
 use super::{
     OpenContent, ServeCommand, ServeSettings, SharedStats,
     connection::{Connection, ReadEnd, SCRATCH_BYTES},
@@ -47,6 +49,8 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// card does with its interrupts: what comes in meanwhile shares a wake-up, which on a small machine
 /// costs more than a block. Short against any WAN's round trip.
 const REST: Duration = Duration::from_millis(4);
+/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it.
+const REST_LIMITED: Duration = Duration::from_millis(15);
 /// A round that sent this many chunks is busy enough.
 const BUSY_CHUNKS: usize = 16;
 /// How long a stop waits for what is in the sockets to be acknowledged.
@@ -92,10 +96,12 @@ pub(super) struct Loop {
     lan: LanWatch,
     lan_pacer: Pacer,
     lan_turns: Turns<u32>,
+    lan_sent_at: Option<Monotonic>,
     /// In this round.
     chunks_sent: usize,
     /// The pacer's word to all in `turns`.
     send_at: Option<Monotonic>,
+    shares: Shares,
     deadlines: Deadlines,
     usage: BTreeMap<(Infohash, PeerClass), Usage>,
     stats: Arc<SharedStats>,
@@ -149,8 +155,10 @@ impl Loop {
             lan: LanWatch::new(settings.lan_prefixes),
             lan_pacer: Pacer::new(Allowance::Paused, Monotonic::START),
             lan_turns: Turns::default(),
+            lan_sent_at: None,
             chunks_sent: 0,
             send_at: None,
+            shares: Shares::default(),
             deadlines: Deadlines::default(),
             usage: BTreeMap::new(),
             stats,
@@ -190,11 +198,14 @@ impl Loop {
             self.accept_and_read_on(now);
             self.handle_timeouts(now);
             self.carry_out_choking(now);
+            self.share_out(now);
             self.send(now);
             self.send_to_lan(now);
+            let answers: Vec<_> =
+                asked.into_iter().map(|reply| (reply, self.take_usage())).collect();
             self.publish();
-            for reply in asked {
-                drop(reply.send(self.take_usage()));
+            for (reply, usage) in answers {
+                drop(reply.send(usage));
             }
             if worked {
                 self.rest();
@@ -204,16 +215,20 @@ impl Loop {
 
     /// Lets events gather, unless something can be done at once.
     fn rest(&self) {
-        if self.has_work() || self.chunks_sent >= BUSY_CHUNKS {
+        let limited = self.is_limited();
+        if self.has_work() || self.lan_is_busy() || (!limited && self.chunks_sent >= BUSY_CHUNKS) {
             return;
         }
-        let until_send = self.send_at.map_or(REST, |at| at.saturating_since(self.now()));
-        std::thread::sleep(until_send.min(REST));
+        std::thread::sleep(if limited { REST_LIMITED } else { REST });
     }
 
     fn has_work(&self) -> bool {
-        let sends_now = !self.turns.is_empty() && self.pacer.allowance() == Allowance::Unlimited;
+        let sends_now = !self.turns.is_empty() && !self.is_limited();
         sends_now || self.lan_has_work() || !self.to_read.is_empty() || !self.to_accept.is_empty()
+    }
+
+    fn is_limited(&self) -> bool {
+        self.pacer.allowance() != Allowance::Unlimited
     }
 
     fn publish(&self) {
@@ -280,10 +295,7 @@ impl Loop {
                 let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
                 self.choker.set_slots(slots_for(allowance), now);
-                let wan = |c: &&Box<Connection>| c.class == PeerClass::Wan;
-                for connection in self.connections.iter().flatten().filter(wan) {
-                    connection.set_queue_for(allowance);
-                }
+                self.shares.handle_change();
             }
             ServeCommand::PauseLan(paused) => self.pause_lan(paused, now),
         }

@@ -26,6 +26,7 @@ impl Loop {
             else {
                 continue;
             };
+            self.shares.handle_change();
             if let Decision::Unchoke(_) = decision {
                 connection.session.unchoke();
             } else {

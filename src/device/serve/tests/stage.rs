@@ -20,6 +20,8 @@ use crate::logic::{
 
 pub const PIECE_BYTES: u32 = 256 * 1024;
 pub const BLOCK_BYTES: u32 = 16 * 1024;
+/// The most that a segment carries on loopback.
+pub const LOOPBACK_SEGMENT: Option<u32> = Some(65_483);
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A content on disk and an engine that serves it.

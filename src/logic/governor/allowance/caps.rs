@@ -8,12 +8,12 @@ use super::{
     schedule::Share,
     traffic::{Flow, Traffic},
 };
-use crate::logic::now::WallTime;
+use crate::logic::{governor::SLACK, now::WallTime};
 
 /// The shell tells its counters this often.
 pub const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 /// Kept back so that the block which is on its way when the counters are read still fits: the pacer
-/// lets one block and 3 ms of the rate out ahead of time.
+/// lets one block out ahead of time, and what the rate brings in its slack.
 const CAP_RESERVE_BYTES: u64 = 64 * 1024;
 
 /// Of wire bytes to the WAN; `None` is no cap. Days and months are UTC, as in the books.
@@ -48,8 +48,10 @@ fn rate_left(cap_bytes: u64, used_bytes: u64) -> u64 {
     match cap_bytes.saturating_sub(used_bytes).saturating_sub(CAP_RESERVE_BYTES) {
         // A trickle would keep peers waiting for nothing.
         left if left < CAP_RESERVE_BYTES => 0,
-        // The last hundredth covers what the pacer lets out ahead of time at a high rate.
-        left => (left - left / 100) / COUNT_INTERVAL.as_secs(),
+        left => {
+            let ahead = u128::from(left) * SLACK.as_millis() / COUNT_INTERVAL.as_millis();
+            (left - u64::try_from(ahead).unwrap_or(left)) / COUNT_INTERVAL.as_secs()
+        }
     }
 }
 
@@ -139,7 +141,7 @@ mod tests {
     #[test]
     fn slows_into_the_cap_instead_of_running_over_it() {
         let last = 2 * CAP_RESERVE_BYTES;
-        assert_eq!(rate_left(GB, GB - CAP_RESERVE_BYTES - last), last - last / 100);
+        assert_eq!(rate_left(GB, GB - CAP_RESERVE_BYTES - last), last - last * 3 / 100);
         assert_eq!(rate_left(GB, GB - CAP_RESERVE_BYTES), 0);
         assert_eq!(rate_left(GB, 2 * GB), 0);
     }
