@@ -178,6 +178,9 @@ impl Daemon {
                 }
                 self.refresh_holding(infohash);
             }
+            Message::Named { infohash, leechers } => {
+                self.engine.send(ServeCommand::Named { infohash, leechers });
+            }
             Message::PieceVerified { infohash, piece, source, bytes } => {
                 self.engine.send(ServeCommand::Have { infohash, piece });
                 let holding = self.holdings.entry(infohash).or_default();

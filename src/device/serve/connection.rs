@@ -12,7 +12,7 @@ use std::{
 
 use mio::net::TcpStream;
 use nix::{errno::Errno, libc, sys::sendfile::sendfile64};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{files::OpenFiles, sys};
 use crate::logic::{
@@ -21,6 +21,7 @@ use crate::logic::{
         shares::Progress,
     },
     now::Monotonic,
+    outreach::{Call, Outreach},
     usage::{PeerClass, Usage},
     wire::{Chunk, Close, ContentKey, LocalPeer, PeerSession, Shelf, mse::Keyring},
 };
@@ -57,6 +58,8 @@ pub(super) struct Connection {
     pub was_interested: bool,
     /// Edge-triggered: true until a write finds no room.
     pub writable: bool,
+    /// Where we called, if it was us who called, and whether a peer has answered.
+    called: Option<(SocketAddr, bool)>,
     cost: WireCost,
     /// Of the allowance, in bytes on the wire per second; `None` while nothing paces it.
     share: Option<u64>,
@@ -100,11 +103,7 @@ impl Connection {
         // Each is a refinement; a kernel that refuses one serves all the same.
         let _ = socket.set_tcp_notsent_lowat(not_sent_bytes(None));
         let _ = socket.set_tcp_nodelay(true);
-        let _ = if peer.ip().to_canonical().is_ipv4() {
-            socket.set_tos_v4(DSCP_LOWER_EFFORT)
-        } else {
-            socket.set_tclass_v6(DSCP_LOWER_EFFORT)
-        };
+        mark_lower_effort(&socket, peer);
         Connection {
             session: PeerSession::new(peer.ip(), now),
             class,
@@ -113,12 +112,56 @@ impl Connection {
             in_turns: false,
             was_interested: false,
             writable: true,
+            called: None,
             cost: WireCost::to(peer.ip(), socket.tcp_mss().ok()),
             share: None,
             stream_bytes_told: 0,
             retransmitted_bytes_booked: 0,
             usage: Usage::default(),
             stream,
+        }
+    }
+
+    /// One that we open ourselves: it is not connected yet.
+    pub fn calling(
+        call: Call,
+        us: &LocalPeer,
+        class: PeerClass,
+        generation: u32,
+        now: Monotonic,
+    ) -> io::Result<Connection> {
+        let address = call.address;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        mark_lower_effort(&socket, address);
+        match socket.connect(&address.into()) {
+            Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(e),
+            _ => {}
+        }
+        let stream = TcpStream::from_std(socket.into());
+        let connection = Connection::new(stream, address, class, generation, now);
+        Ok(Connection {
+            session: PeerSession::calling(address.ip(), call.infohash, us, now),
+            writable: false,
+            called: Some((address, false)),
+            ..connection
+        })
+    }
+
+    /// Where we called, if it was us who called.
+    pub fn called(&self) -> Option<SocketAddr> {
+        self.called.map(|(address, _)| address)
+    }
+
+    /// Lets the first sign of a peer at the other end be known.
+    pub fn note_answer(&mut self, outreach: &mut Outreach) {
+        if let Some((address, answered @ false)) = &mut self.called
+            && self.session.content().is_some()
+        {
+            *answered = true;
+            outreach.handle_answered(*address);
+            // Only now is it known how much a segment carries.
+            self.cost = WireCost::to(address.ip(), SockRef::from(&self.stream).tcp_mss().ok());
         }
     }
 
@@ -303,6 +346,14 @@ impl Connection {
             self.settle();
         }
     }
+}
+
+fn mark_lower_effort(socket: &Socket, peer: SocketAddr) {
+    let _ = if peer.ip().to_canonical().is_ipv4() {
+        socket.set_tos_v4(DSCP_LOWER_EFFORT)
+    } else {
+        socket.set_tclass_v6(DSCP_LOWER_EFFORT)
+    };
 }
 
 /// In powers of two, so that it seldom changes.

@@ -29,12 +29,23 @@ impl LanWatch {
     }
 
     pub fn class_of(&mut self, peer: SocketAddr, now: Monotonic) -> PeerClass {
+        if may_be_at_home(peer.ip()) {
+            self.refresh(now);
+        }
+        self.lan.class_of(peer)
+    }
+
+    pub fn refresh(&mut self, now: Monotonic) {
         let is_fresh = self.read_at.is_some_and(|at| now.saturating_since(at) < FRESH);
-        if !self.is_configured && !is_fresh && may_be_at_home(peer.ip()) {
+        if !self.is_configured && !is_fresh {
             self.read_at = Some(now);
             self.read();
         }
-        self.lan.class_of(peer)
+    }
+
+    /// As far as known: an address of the household, or of the device.
+    pub fn is_ours(&self, address: SocketAddr) -> bool {
+        self.lan.is_ours(address)
     }
 
     fn read(&mut self) {

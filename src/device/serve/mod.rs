@@ -1,6 +1,7 @@
 //! Larder's own serving engine: hands blocks to BitTorrent peers under the governor's allowance and
 //! counts what they received. It runs on one thread of its own with one epoll, and only serves: it
-//! opens no connections, asks nobody for a block, and writes no files.
+//! asks nobody for a block and writes no files. Connections that it opens, to leechers that a tracker
+//! has named, are for serving too.
 //!
 //! It speaks TCP only, and keeps UDP on its ports closed: a client that tries µTP (BEP 29) first
 //! learns that at once from ICMP. Answering with a µTP reset was tried and is worse: Transmission 3
@@ -18,7 +19,7 @@ mod tests;
 
 use std::{
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -34,6 +35,7 @@ pub use crate::logic::{
 };
 use crate::logic::{
     infohash::Infohash,
+    outreach,
     usage::UsageDelta,
     wire::{LocalPeer, Timeouts},
 };
@@ -69,6 +71,8 @@ pub enum ServeCommand {
     Remove { infohash: Infohash },
     /// What may leave to the WAN. Acts at once.
     SetAllowance(Allowance),
+    /// Who takes a content, by a tracker's word; some of them will be called.
+    Named { infohash: Infohash, leechers: Vec<SocketAddr> },
     /// The household's own peers get nothing, or as much as they can take: no limit but this one
     /// concerns them.
     PauseLan(bool),
@@ -114,12 +118,13 @@ struct SharedStats {
 impl Engine {
     /// Serves nothing and sends nothing until told: it starts without contents, and paused for all.
     pub fn start(settings: ServeSettings, content: Box<dyn OpenContent>) -> io::Result<Engine> {
-        Engine::start_with(settings, Timeouts::default(), content)
+        Engine::start_with(settings, Timeouts::default(), outreach::may_call, content)
     }
 
     fn start_with(
         settings: ServeSettings,
         timeouts: Timeouts,
+        may_call: fn(SocketAddr) -> bool,
         content: Box<dyn OpenContent>,
     ) -> io::Result<Engine> {
         let us = LocalPeer {
@@ -130,7 +135,8 @@ impl Engine {
         };
         let stats = Arc::new(SharedStats::default());
         let (requests, inbox) = mpsc::channel();
-        let (engine, waker) = engine::Loop::new(settings, us, content, inbox, stats.clone())?;
+        let (engine, waker) =
+            engine::Loop::new(settings, us, may_call, content, inbox, stats.clone())?;
         let thread =
             thread::Builder::new().name("larder-serve".into()).spawn(move || engine.run())?;
         Ok(Engine { requests, waker: Arc::new(waker), stats, thread: Some(thread) })

@@ -2,6 +2,7 @@
 
 mod encrypted;
 mod lan;
+mod outreach;
 mod stage;
 
 use std::{

@@ -94,6 +94,13 @@ impl Lan {
         }
     }
 
+    /// At home, or the device itself, or a gateway of it.
+    pub fn is_ours(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let is_named = |p: &Prefix| p.bits == full_bits(ip) && p.contains(ip);
+        self.class_of(address) == PeerClass::Lan || self.outside.iter().any(is_named)
+    }
+
     /// The class of a peer's bytes in the ledger.
     pub fn class_of(&self, peer: SocketAddr) -> PeerClass {
         let ip = peer.ip().to_canonical();

@@ -54,8 +54,9 @@ pub enum End {
     Needless,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outreach {
+    may_call: fn(SocketAddr) -> bool,
     waiting: VecDeque<Waiting>,
     remembered: BTreeMap<IpAddr, Remembered>,
     half_open: usize,
@@ -89,6 +90,17 @@ impl Remembered {
 }
 
 impl Outreach {
+    /// `may_call` says which addresses are of the internet; see [`may_call`].
+    pub fn new(may_call: fn(SocketAddr) -> bool) -> Outreach {
+        Outreach {
+            may_call,
+            waiting: VecDeque::new(),
+            remembered: BTreeMap::new(),
+            half_open: 0,
+            next_at: Monotonic::START,
+        }
+    }
+
     /// A tracker names leechers of a content; what it said before is forgotten. `is_ours` tells the
     /// household's own addresses.
     pub fn handle_named(
@@ -104,7 +116,7 @@ impl Outreach {
             let group = address_group(address.ip());
             let waits = |w: &Waiting| address_group(w.call.address.ip()) == group;
             if self.waiting.len() < WAITING_MAX
-                && may_call(address)
+                && (self.may_call)(address)
                 && !is_ours(address)
                 && self.is_free(group, now)
                 && !self.waiting.iter().any(waits)

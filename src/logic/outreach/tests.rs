@@ -22,7 +22,7 @@ fn strangers(_: SocketAddr) -> bool {
 }
 
 fn named(leechers: &[SocketAddr]) -> Outreach {
-    let mut outreach = Outreach::default();
+    let mut outreach = Outreach::new(may_call);
     outreach.handle_named(FILM, leechers, strangers, at(0));
     outreach
 }
@@ -49,7 +49,7 @@ fn calls_one_after_another_and_few_at_a_time() {
 
 #[test]
 fn asks_nothing_of_time_when_there_is_nobody_to_call() {
-    assert_eq!(Outreach::default().poll_timeout(), None);
+    assert_eq!(Outreach::new(may_call).poll_timeout(), None);
     let mut outreach = named(&[peer(1, 6881)]);
     outreach.handle_removed(FILM);
     assert_eq!((outreach.poll_timeout(), outreach.poll_call(nobody, at(0))), (None, None));
@@ -57,7 +57,7 @@ fn asks_nothing_of_time_when_there_is_nobody_to_call() {
 
 #[test]
 fn comes_back_later_and_later_to_those_who_do_not_answer() {
-    let mut outreach = Outreach::default();
+    let mut outreach = Outreach::new(may_call);
     let mut now = at(0);
     let mut rests = vec![];
     for _ in 0..10 {
@@ -96,7 +96,7 @@ fn calls_nobody_who_is_connected_is_ours_or_has_waited_too_long() {
     let connected = |group| group == peer(1, 0).ip();
     let call = outreach.poll_call(connected, at(0)).expect("the other one");
     assert_eq!(call.address, peer(2, 6881));
-    let mut outreach = Outreach::default();
+    let mut outreach = Outreach::new(may_call);
     outreach.handle_named(FILM, &[peer(1, 6881)], |at| at.ip() == peer(1, 0).ip(), at(0));
     assert_eq!(outreach.poll_timeout(), None);
     let mut outreach = named(&[peer(1, 6881)]);
@@ -124,7 +124,7 @@ fn what_a_tracker_said_last_is_what_counts() {
 
 #[test]
 fn forgets_nobody_whose_rest_lasts_though_trackers_name_the_whole_world() {
-    let mut outreach = Outreach::default();
+    let mut outreach = Outreach::new(may_call);
     let mut called = 0;
     let hosts = (0..=u8::MAX).flat_map(|b| (0..50).map(move |c| [198, 18, b, c]));
     for (second, host) in hosts.enumerate() {
@@ -175,7 +175,7 @@ proptest! {
     fn whatever_trackers_say_calls_are_few_spaced_and_allowed(
         ops in prop::collection::vec(op(), 0..150),
     ) {
-        let (mut outreach, mut now) = (Outreach::default(), at(0));
+        let (mut outreach, mut now) = (Outreach::new(may_call), at(0));
         let mut last_call: Option<Monotonic> = None;
         let mut last_end: BTreeMap<IpAddr, Monotonic> = BTreeMap::new();
         // Calls under way, and whether they were answered.

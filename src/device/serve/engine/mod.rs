@@ -4,13 +4,14 @@
 mod admission;
 mod books;
 mod lan;
+mod outreach;
 mod pacing;
 mod sending;
 
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::Ordering,
@@ -35,6 +36,7 @@ use crate::logic::{
     governor::{Allowance, Pacer, Turns},
     infohash::Infohash,
     now::Monotonic,
+    outreach::Outreach,
     usage::{PeerClass, Usage, UsageDelta},
     wire::{Close, LocalPeer, Shelf, mse::Keyring},
 };
@@ -97,6 +99,7 @@ pub(super) struct Loop {
     lan_pacer: Pacer,
     lan_turns: Turns<u32>,
     lan_sent_at: Option<Monotonic>,
+    outreach: Outreach,
     /// In this round.
     chunks_sent: usize,
     /// The pacer's word to all in `turns`.
@@ -111,6 +114,7 @@ impl Loop {
     pub fn new(
         settings: ServeSettings,
         us: LocalPeer,
+        may_call: fn(SocketAddr) -> bool,
         content: Box<dyn OpenContent>,
         inbox: Receiver<Request>,
         stats: Arc<SharedStats>,
@@ -156,6 +160,7 @@ impl Loop {
             lan_pacer: Pacer::new(Allowance::Paused, Monotonic::START),
             lan_turns: Turns::default(),
             lan_sent_at: None,
+            outreach: Outreach::new(may_call),
             chunks_sent: 0,
             send_at: None,
             shares: Shares::default(),
@@ -197,6 +202,7 @@ impl Loop {
             }
             self.accept_and_read_on(now);
             self.handle_timeouts(now);
+            self.call_leechers(now);
             self.carry_out_choking(now);
             self.share_out(now);
             self.send(now);
@@ -247,8 +253,13 @@ impl Loop {
         if self.has_work() {
             return Some(Duration::ZERO);
         }
-        let waits =
-            [self.send_at, self.deadlines.next(), self.choker.poll_timeout(), self.accept_retry_at];
+        let waits = [
+            self.send_at,
+            self.deadlines.next(),
+            self.choker.poll_timeout(),
+            self.accept_retry_at,
+            self.call_at(),
+        ];
         let next = waits.into_iter().flatten().min()?;
         Some(next.saturating_since(self.now()))
     }
@@ -289,6 +300,7 @@ impl Loop {
                     self.close(index, Close::ContentRemoved, now);
                 }
                 self.shelf.remove(infohash);
+                self.outreach.handle_removed(infohash);
                 self.files.forget(key);
             }
             ServeCommand::SetAllowance(allowance) => {
@@ -297,6 +309,7 @@ impl Loop {
                 self.choker.set_slots(slots_for(allowance), now);
                 self.shares.handle_change();
             }
+            ServeCommand::Named { infohash, leechers } => self.hear_of(infohash, &leechers, now),
             ServeCommand::PauseLan(paused) => self.pause_lan(paused, now),
         }
     }
@@ -326,6 +339,7 @@ impl Loop {
             Ok(ReadEnd::More) => self.to_read.push(index),
             Err(why) => return self.close(index, why, now),
         }
+        connection.note_answer(&mut self.outreach);
         let interested = connection.session.is_interested();
         if interested != connection.was_interested {
             connection.was_interested = interested;

@@ -86,8 +86,8 @@ impl Stage {
         std::fs::write(dir.path().join(infohash.to_string()), &data).expect("writes");
         let address = settings.listeners[0].local_addr().expect("bound");
         let folder = Folder(dir.path().to_owned());
-        let engine =
-            Engine::start_with(settings, timeouts, Box::new(folder)).expect("the engine starts");
+        let engine = Engine::start_with(settings, timeouts, |_| true, Box::new(folder))
+            .expect("the engine starts");
         let stage = Stage { dir, data, info, infohash, address, engine };
         stage.engine.send(ServeCommand::SetAllowance(allowance));
         stage.engine.send(ServeCommand::Add(stage.servable(full)));
@@ -263,6 +263,14 @@ impl Leecher {
 
     fn handshake(&self, infohash: Infohash, fast: bool) -> Handshake {
         Handshake { infohash, peer_id: *b"-TT0001-leecherleech", fast, extensions: true }
+    }
+
+    /// The other side of a connection that the engine has opened.
+    pub fn answer(stream: TcpStream, infohash: Infohash) -> Leecher {
+        let mut leecher = Leecher::over(stream);
+        leecher.hear_handshake(infohash);
+        leecher.write(leecher.handshake(infohash, true).encode().to_vec());
+        leecher
     }
 
     fn hear_handshake(&mut self, infohash: Infohash) {
