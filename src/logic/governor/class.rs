@@ -220,5 +220,4 @@ impl fmt::Display for Lan {
 }
 
 #[cfg(test)]
-#[path = "class_tests.rs"]
 mod tests;

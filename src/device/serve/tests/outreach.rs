@@ -2,7 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use super::*;
+use super::{super::connection::Connection, *};
+use crate::logic::{now::Monotonic, outreach::Call, usage::PeerClass, wire::LocalPeer};
 
 fn listener(host: u8) -> (TcpListener, SocketAddr) {
     let listener =
@@ -145,4 +146,20 @@ fn a_call_ends_with_its_content() {
     leecher.hear("HaveAll");
     stage.engine.send(ServeCommand::Remove { infohash: stage.infohash });
     wait_until("it is closed", || stage.connected() == 0);
+}
+
+#[test]
+fn lets_everything_else_go_first_from_the_first_packet_on() {
+    let (_listener, address) = listener(12);
+    let us = LocalPeer {
+        peer_id: [1; 20],
+        client_name: String::new(),
+        listen_port: 6881,
+        timeouts: Timeouts::default(),
+    };
+    let call = Call { infohash: Infohash([2; 20]), address };
+    let mut connection =
+        Connection::calling(call, &us, PeerClass::Wan, 1, Monotonic::START).expect("begins");
+    let tos = socket2::SockRef::from(&*connection.source()).tos_v4().expect("is told");
+    assert_eq!(tos >> 2, 1, "DSCP LE (RFC 8622)");
 }
