@@ -31,7 +31,7 @@ use crate::logic::{
 /// two blocks, or what a share brings in the time given. The kernel asks for more at half of it.
 const NOT_SENT_BYTES_UNLIMITED: u32 = 256 * 1024;
 const NOT_SENT_BYTES_MIN: u32 = 32 * 1024;
-const NOT_SENT_TIME: Duration = Duration::from_millis(60);
+const NOT_SENT_TIME: Duration = Duration::from_millis(100);
 /// The kernel waits after each packet for as long as the packet takes at the rate of that moment, and
 /// a higher rate does not shorten the wait. So no rate is so low that two packets take half a second;
 /// what is lower than that, the pacer's permits hold.
@@ -153,8 +153,9 @@ impl Connection {
         self.called.map(|(address, _)| address)
     }
 
-    /// Lets the first sign of a peer at the other end be known.
-    pub fn note_answer(&mut self, outreach: &mut Outreach) {
+    /// Lets the first sign of a peer at the other end be known, and looks at what could not be seen
+    /// before.
+    pub fn note_answer(&mut self, outreach: &mut Outreach) -> Result<(), Close> {
         if let Some((address, answered @ false)) = &mut self.called
             && self.session.content().is_some()
         {
@@ -162,7 +163,11 @@ impl Connection {
             outreach.handle_answered(*address);
             // Only now is it known how much a segment carries.
             self.cost = WireCost::to(address.ip(), SockRef::from(&self.stream).tcp_mss().ok());
+            if self.asks_for_tiny_segments() {
+                return Err(Close::NoAnswer);
+            }
         }
+        Ok(())
     }
 
     /// It would have us send more headers than content.

@@ -8,12 +8,16 @@ use std::time::Duration;
 /// Shares are looked at again no sooner: a few round trips, so that TCP can follow.
 const INTERVAL_SHORTEST: Duration = Duration::from_millis(250);
 /// Nor before an even share carried this much, or the blocks' own size would blur what is seen.
-const INTERVAL_BYTES: u64 = 64 * 1024;
-/// In all, shares are this much less than the allowance (parts of a thousand). So the kernel is what
-/// holds a connection back, evenly, and not the pacer, in bursts.
-const OF_ALLOWANCE: u64 = 995;
+const INTERVAL_BYTES: u64 = 256 * 1024;
+/// Between what bounds the part of the allowance moves that is shared out, in parts of a thousand.
+const PART_MIN: u64 = 970;
+const PART_MAX: u64 = 1000;
+const PART_AT_START: u64 = 980;
+/// How it moves, from one look to the next.
+const PART_FALL: u64 = 3;
+const PART_RISE: u64 = 1;
 /// Who sent this much of its share could use a larger one. Parts of a thousand.
-const HUNGRY: u64 = 850;
+const HUNGRY: u64 = 700;
 /// Who sends little may send this many times as much at once, until the next look.
 const GROWTH: u64 = 2;
 /// Whoever sent nothing keeps an even share's part of so many: it may start at any moment.
@@ -29,6 +33,33 @@ pub struct Progress {
     pub wants_more: bool,
 }
 
+/// How much of the allowance to share out: just so much that the kernel holds the connections back,
+/// evenly, and not the pacer, in bursts.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    permille: u64,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Part { permille: PART_AT_START }
+    }
+}
+
+impl Part {
+    /// At each look: whether the pacer has made somebody wait since the last one.
+    pub fn handle_look(&mut self, pacer_held_back: bool) {
+        self.permille = match pacer_held_back {
+            true => self.permille.saturating_sub(PART_FALL).max(PART_MIN),
+            false => (self.permille + PART_RISE).min(PART_MAX),
+        };
+    }
+
+    pub fn of(self, bytes_per_second: u64) -> u64 {
+        permille(bytes_per_second, self.permille)
+    }
+}
+
 /// When to look again.
 pub fn interval(bytes_per_second: u64, connections: usize) -> Duration {
     let even = (bytes_per_second / (connections as u64).max(1)).max(1);
@@ -36,8 +67,7 @@ pub fn interval(bytes_per_second: u64, connections: usize) -> Duration {
 }
 
 /// The shares, in order, after `elapsed` since the last look.
-pub fn allot(bytes_per_second: u64, elapsed: Duration, progress: &[Progress]) -> Vec<u64> {
-    let whole = permille(bytes_per_second, OF_ALLOWANCE);
+pub fn allot(whole: u64, elapsed: Duration, progress: &[Progress]) -> Vec<u64> {
     let even = whole / (progress.len() as u64).max(1);
     let rates: Vec<u64> = progress.iter().map(|p| rate(p.sent_bytes, elapsed)).collect();
     let is_hungry: Vec<bool> = progress
@@ -59,8 +89,7 @@ pub fn allot(bytes_per_second: u64, elapsed: Duration, progress: &[Progress]) ->
 
 /// The shares between two looks, when the allowance or the connections have changed: those that have
 /// one keep their proportions, a new one gets an even share.
-pub fn rescale(bytes_per_second: u64, shares: &[Option<u64>]) -> Vec<u64> {
-    let whole = permille(bytes_per_second, OF_ALLOWANCE);
+pub fn rescale(whole: u64, shares: &[Option<u64>]) -> Vec<u64> {
     let even = whole / (shares.len() as u64).max(1);
     let new = shares.iter().filter(|share| share.is_none()).count() as u64;
     let for_old = u128::from(whole - even * new);
@@ -112,13 +141,13 @@ mod tests {
     #[test]
     fn divides_evenly_among_equals_and_stays_under_the_allowance() {
         let sent = settle(1_000_000, &[u64::MAX; 8], 20);
-        assert_eq!(sent, vec![124_375; 8]);
+        assert_eq!(sent, vec![125_000; 8]);
     }
 
     #[test]
     fn leaves_to_the_fast_what_the_slow_do_not_take() {
         let sent = settle(1_000_000, &[5_000, 20_000, u64::MAX, u64::MAX], 20);
-        assert_eq!(sent, [5_000, 20_000, 485_000, 485_000]);
+        assert_eq!(sent, [5_000, 20_000, 487_500, 487_500]);
     }
 
     #[test]
@@ -126,23 +155,34 @@ mod tests {
         let asleep = Progress { share: Some(60_000), sent_bytes: 0, wants_more: false };
         let busy = Progress { share: Some(900_000), sent_bytes: 900_000, wants_more: true };
         let second = Duration::from_secs(1);
-        assert_eq!(allot(1_000_000, second, &[asleep, busy]), [124_375, 995_000]);
-        let awake = Progress { share: Some(124_375), sent_bytes: 124_375, wants_more: true };
-        assert_eq!(allot(1_000_000, second, &[awake, busy]), [497_500; 2]);
+        assert_eq!(allot(1_000_000, second, &[asleep, busy]), [125_000, 1_000_000]);
+        let awake = Progress { share: Some(125_000), sent_bytes: 125_000, wants_more: true };
+        assert_eq!(allot(1_000_000, second, &[awake, busy]), [500_000; 2]);
     }
 
     #[test]
     fn keeps_proportions_when_the_allowance_moves_between_looks() {
-        assert_eq!(rescale(500_000, &[Some(100_000), Some(300_000)]), [124_375, 373_125]);
-        assert_eq!(rescale(400_000, &[Some(300_000), None]), [199_000; 2]);
+        assert_eq!(rescale(500_000, &[Some(100_000), Some(300_000)]), [125_000, 375_000]);
+        assert_eq!(rescale(400_000, &[Some(300_000), None]), [200_000; 2]);
         assert_eq!(rescale(0, &[Some(0), None]), [1, 1]);
         assert!(rescale(0, &[]).is_empty() && allot(0, Duration::ZERO, &[]).is_empty());
     }
 
     #[test]
+    fn shares_out_what_the_pacer_does_not_hold_back() {
+        let mut part = Part::default();
+        (0..100).for_each(|_| part.handle_look(false));
+        assert_eq!(part.of(1_000_000), 1_000_000);
+        part.handle_look(true);
+        assert_eq!(part.of(1_000_000), 997_000);
+        (0..100).for_each(|_| part.handle_look(true));
+        assert_eq!(part.of(1_000_000), 970_000);
+    }
+
+    #[test]
     fn looks_less_often_where_blocks_are_rare() {
-        assert_eq!(interval(10 << 20, 20), INTERVAL_SHORTEST);
-        assert_eq!(interval(64 * 1024, 4), Duration::from_secs(4));
+        assert_eq!(interval(100 << 20, 20), INTERVAL_SHORTEST);
+        assert_eq!(interval(64 * 1024, 4), Duration::from_secs(16));
     }
 
     proptest! {

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::logic::{
     choke::{Choker, slots_for},
-    governor::{Allowance, Pacer, Turns},
+    governor::{Allowance, Pacer, SLACK, Turns},
     infohash::Infohash,
     now::Monotonic,
     outreach::Outreach,
@@ -52,7 +52,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// costs more than a block. Short against any WAN's round trip.
 const REST: Duration = Duration::from_millis(4);
 /// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it.
-const REST_LIMITED: Duration = Duration::from_millis(15);
+const REST_LIMITED: Duration = Duration::from_millis(25);
 /// A round that sent this many chunks is busy enough.
 const BUSY_CHUNKS: usize = 16;
 /// How long a stop waits for what is in the sockets to be acknowledged.
@@ -173,6 +173,7 @@ impl Loop {
 
     pub fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS_AT_ONCE);
+        let mut early = None;
         loop {
             match self.poll.poll(&mut events, self.timeout()) {
                 Ok(()) => {}
@@ -190,7 +191,7 @@ impl Loop {
             }
             // Answers come last, so that whoever asks sees its own earlier commands carried out.
             let mut asked = vec![];
-            while let Ok(request) = self.inbox.try_recv() {
+            while let Some(request) = early.take().or_else(|| self.inbox.try_recv().ok()) {
                 match request {
                     Request::Command(command) => self.handle_command(command, now),
                     Request::TakeUsage(reply) => asked.push(reply),
@@ -214,18 +215,20 @@ impl Loop {
                 drop(reply.send(usage));
             }
             if worked {
-                self.rest();
+                early = self.rest();
             }
         }
     }
 
-    /// Lets events gather, unless something can be done at once.
-    fn rest(&self) {
+    /// Lets events gather, unless something can be done at once. A request ends it.
+    fn rest(&self) -> Option<Request> {
         let limited = self.is_limited();
         if self.has_work() || self.lan_is_busy() || (!limited && self.chunks_sent >= BUSY_CHUNKS) {
-            return;
+            return None;
         }
-        std::thread::sleep(if limited { REST_LIMITED } else { REST });
+        let until_send = self.send_at.map_or(Duration::ZERO, |at| at.saturating_since(self.now()));
+        let rest = if limited { REST_LIMITED.max(until_send.min(SLACK)) } else { REST };
+        self.inbox.recv_timeout(rest).ok()
     }
 
     fn has_work(&self) -> bool {
@@ -339,7 +342,9 @@ impl Loop {
             Ok(ReadEnd::More) => self.to_read.push(index),
             Err(why) => return self.close(index, why, now),
         }
-        connection.note_answer(&mut self.outreach);
+        if let Err(why) = connection.note_answer(&mut self.outreach) {
+            return self.close(index, why, now);
+        }
         let interested = connection.session.is_interested();
         if interested != connection.was_interested {
             connection.was_interested = interested;

@@ -1,5 +1,7 @@
 //! Sets what each connection may send of the allowance, so that the kernel lets it leave evenly.
 
+use std::time::Duration;
+
 use super::Loop;
 use crate::logic::{
     governor::{Allowance, shares},
@@ -16,11 +18,18 @@ pub(super) struct Shares {
     looked_at: Monotonic,
     /// The allowance, or who is unchoked, has changed since they were set.
     changed: bool,
+    part: shares::Part,
+    pacer_held_back: bool,
 }
 
 impl Shares {
     pub fn handle_change(&mut self) {
         self.changed = true;
+    }
+
+    /// The pacer made somebody wait.
+    pub fn handle_wait(&mut self) {
+        self.pacer_held_back = true;
     }
 }
 
@@ -38,15 +47,16 @@ impl Loop {
                 let elapsed = now.saturating_since(self.shares.looked_at);
                 if senders > 0 && elapsed >= shares::interval(rate, senders) {
                     self.shares.looked_at = now;
-                    self.allot(rate, elapsed);
+                    self.shares.part.handle_look(std::mem::take(&mut self.shares.pacer_held_back));
+                    self.allot(self.shares.part.of(rate), elapsed);
                 } else if changed {
-                    self.rescale(rate);
+                    self.rescale(self.shares.part.of(rate));
                 }
             }
         }
     }
 
-    fn allot(&mut self, rate: u64, elapsed: std::time::Duration) {
+    fn allot(&mut self, whole: u64, elapsed: Duration) {
         let (shelf, pacer) = (&self.shelf, &mut self.pacer);
         let progress: Vec<_> = self
             .connections
@@ -55,10 +65,10 @@ impl Loop {
             .filter(|connection| connection.takes_share())
             .map(|connection| connection.take_progress(shelf, pacer))
             .collect();
-        self.set_shares(&shares::allot(rate, elapsed, &progress));
+        self.set_shares(&shares::allot(whole, elapsed, &progress));
     }
 
-    fn rescale(&mut self, rate: u64) {
+    fn rescale(&mut self, whole: u64) {
         let held: Vec<_> = self
             .connections
             .iter()
@@ -66,7 +76,7 @@ impl Loop {
             .filter(|connection| connection.takes_share())
             .map(|connection| connection.share())
             .collect();
-        self.set_shares(&shares::rescale(rate, &held));
+        self.set_shares(&shares::rescale(whole, &held));
     }
 
     fn set_shares(&mut self, shares: &[u64]) {

@@ -58,6 +58,7 @@ impl Loop {
                     }
                 }
                 Ok(Turn::Wait(at)) => {
+                    self.shares.handle_wait();
                     self.send_at = Some(at);
                     return;
                 }

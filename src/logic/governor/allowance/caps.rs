@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn slows_into_the_cap_instead_of_running_over_it() {
         let last = 2 * CAP_RESERVE_BYTES;
-        assert_eq!(rate_left(GB, GB - CAP_RESERVE_BYTES - last), last - last * 3 / 100);
+        assert_eq!(rate_left(GB, GB - CAP_RESERVE_BYTES - last), last - last * 4 / 100);
         assert_eq!(rate_left(GB, GB - CAP_RESERVE_BYTES), 0);
         assert_eq!(rate_left(GB, 2 * GB), 0);
     }
