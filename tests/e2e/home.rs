@@ -7,9 +7,10 @@ use larder::{
     logic::{infohash::Infohash, rating, units::Micros},
 };
 
+use crate::clients::{TRANSMISSION, transmission_by};
 use crate::harness::{
-    Lab, NAMESPACE_ADDRESS, Namespace, aria2c, json, random_file, sha256, spawn, wait_for,
-    without_web_seeds,
+    Lab, NAMESPACE_ADDRESS, Namespace, aria2c, free_ports, json, random_file, sha256, spawn,
+    wait_for, without_web_seeds,
 };
 
 const SIZE: usize = 9_000_001;
@@ -107,13 +108,18 @@ fn the_lan_takes_full_speed_beside_the_limit_and_earns_nothing() {
 }
 
 /// The device listens where the internet has no way to, as behind a NAT without a mapping.
-#[test]
-fn a_leecher_that_cannot_reach_the_device_is_called_and_served() {
+fn unreachable() -> Home {
     let mut home = Home::new();
     home.lab.peer_address = Some(NAMESPACE_ADDRESS);
     home.lab.device_extra = "egress_bytes_per_second_max = 100_000_000".into();
     home.lab.start_hub();
     home.lab.start_device();
+    home
+}
+
+#[test]
+fn aria2c_that_cannot_reach_the_device_is_called_and_served() {
+    let home = unreachable();
     let (source, infohash, torrent) = home.publish();
     let copy = home.lab.path("copy");
     let client = aria2c(home.internet.command("aria2c"), &copy).arg(&torrent).output();
@@ -121,4 +127,18 @@ fn a_leecher_that_cannot_reach_the_device_is_called_and_served() {
     assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stdout));
     assert_eq!(sha256(&copy.join("film.bin")), sha256(&source));
     home.lab.wait_until_booked(infohash, SIZE as u64);
+}
+
+/// It gets the metadata by the same call: all it knows is the magnet link.
+#[test]
+fn transmission_that_cannot_reach_the_device_is_called_and_served() {
+    let home = unreachable();
+    let source = home.lab.path("film.bin");
+    random_file(&source, SIZE, 6);
+    let published = home.lab.publish(&source);
+    home.lab.wait_until_served(published.infohash);
+    let (copy, [port]) = (home.lab.path("copy"), free_ports());
+    transmission_by(home.internet.command(TRANSMISSION), &copy, port, 1, &published.magnet);
+    assert_eq!(sha256(&copy.join("film.bin")), sha256(&source));
+    home.lab.wait_until_booked(published.infohash, SIZE as u64);
 }

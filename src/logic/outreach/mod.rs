@@ -1,6 +1,6 @@
 //! Whom to call, of the leechers that trackers name: a device behind a NAT is found by nobody, but can
-//! find others. Must never let a tracker use the household for more than a polite knock: one call for
-//! an address in a quarter of an hour, a few under way, one begun in a second, none into a home.
+//! find others. Must never let a tracker use the household for more than a polite knock: one call in a
+//! quarter of an hour for who has not answered, a few under way, one begun in a second, none into a home.
 //!
 //! Addresses are known by group (one IPv4 address, one IPv6 /64), whatever the port: else a tracker
 //! could have a host's ports scanned.
@@ -28,9 +28,11 @@ pub const HALF_OPEN_MAX: usize = 4;
 pub const GAP: Duration = Duration::from_secs(1);
 /// A leecher is gone, or has found others, when its name has waited this long.
 const STALE: Duration = Duration::from_secs(30 * 60);
-/// Until the same address is called again: after a visit, and after the first failure. Each further
-/// failure doubles it.
+/// Until the same address is called again after the first failure. Each further one doubles it.
 pub const AGAIN: Duration = Duration::from_secs(15 * 60);
+/// The same after the first visit; each further one doubles it, up to the above. Short, because a client
+/// that has the metadata of its magnet link by then closes everything and begins anew (Transmission 3).
+pub const AFTER_VISIT: Duration = Duration::from_secs(15);
 /// The longest of these, and what follows when there is nothing to come back for.
 const AGAIN_LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Addresses whose rest is remembered, about 60 bytes each. When it is full, nobody new is called
@@ -74,6 +76,7 @@ struct Remembered {
     state: State,
     /// Since it last answered.
     failures: u32,
+    visits: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +155,11 @@ impl Outreach {
             State::Connected => {}
         }
         let rest = match end {
-            End::Visited => AGAIN,
+            End::Visited => {
+                let doubled = AFTER_VISIT.saturating_mul(1 << known.visits.min(16));
+                known.visits += 1;
+                doubled.min(AGAIN)
+            }
             End::Needless => AGAIN_LONGEST,
             End::Failed => {
                 let doubled = AGAIN.saturating_mul(1 << known.failures.min(16));
@@ -179,8 +186,8 @@ impl Outreach {
             if is_stale || is_connected(group) || !self.is_free(group, now) || !self.has_room(now) {
                 continue;
             }
-            let failures = self.remembered.get(&group).map_or(0, |known| known.failures);
-            self.remembered.insert(group, Remembered { state: State::Called, failures });
+            let new = Remembered { state: State::Called, failures: 0, visits: 0 };
+            self.remembered.entry(group).or_insert(new).state = State::Called;
             self.half_open += 1;
             self.next_at = now + GAP;
             return Some(call);

@@ -75,7 +75,7 @@ fn comes_back_later_and_later_to_those_who_do_not_answer() {
 
 #[test]
 fn comes_back_in_time_to_those_who_answered_and_hardly_to_seeds() {
-    for (end, rest) in [(End::Visited, AGAIN), (End::Needless, AGAIN_LONGEST)] {
+    for (end, rest) in [(End::Visited, AFTER_VISIT), (End::Needless, AGAIN_LONGEST)] {
         let mut outreach = named(&[peer(1, 6881)]);
         outreach.poll_call(nobody, at(0)).expect("a call");
         outreach.handle_answered(peer(1, 6881));
@@ -88,6 +88,27 @@ fn comes_back_in_time_to_those_who_answered_and_hardly_to_seeds() {
         assert_eq!(call_at(&mut outreach, Monotonic(free_at.0 - Duration::from_secs(1))), None);
         assert!(call_at(&mut outreach, free_at).is_some());
     }
+}
+
+#[test]
+fn visits_to_the_same_peer_grow_rare() {
+    let mut outreach = Outreach::new(may_call);
+    let mut rests = vec![];
+    let mut now = at(0);
+    for _ in 0..9 {
+        let started = now;
+        loop {
+            outreach.handle_named(FILM, &[peer(1, 6881)], strangers, now);
+            if outreach.poll_call(nobody, now).is_some() {
+                break;
+            }
+            now = now + Duration::from_secs(1);
+        }
+        rests.push(now.saturating_since(started).as_secs());
+        outreach.handle_answered(peer(1, 6881));
+        outreach.handle_ended(peer(1, 6881), End::Visited, now);
+    }
+    assert_eq!(rests, [0, 15, 30, 60, 120, 240, 480, 900, 900]);
 }
 
 #[test]
@@ -177,7 +198,7 @@ proptest! {
     ) {
         let (mut outreach, mut now) = (Outreach::new(may_call), at(0));
         let mut last_call: Option<Monotonic> = None;
-        let mut last_end: BTreeMap<IpAddr, Monotonic> = BTreeMap::new();
+        let mut last_end: BTreeMap<IpAddr, (Monotonic, Duration)> = BTreeMap::new();
         // Calls under way, and whether they were answered.
         let mut open: Vec<(SocketAddr, bool)> = vec![];
         let mut named: BTreeMap<Infohash, Vec<SocketAddr>> = BTreeMap::new();
@@ -199,7 +220,8 @@ proptest! {
                 Op::End(n, end) if !open.is_empty() => {
                     let (address, _) = open.remove(n % open.len());
                     outreach.handle_ended(address, end, now);
-                    last_end.insert(address_group(address.ip()), now);
+                    let rest = if end == End::Visited { AFTER_VISIT } else { AGAIN };
+                    last_end.insert(address_group(address.ip()), (now, rest));
                 }
                 Op::Wait(seconds) => now = now + Duration::from_secs(seconds),
                 Op::Answer(_) | Op::End(..) => {}
@@ -211,7 +233,7 @@ proptest! {
                     prop_assert!(may_call(call.address));
                     prop_assert!(named[&call.infohash].contains(&call.address));
                     prop_assert!(last_call.is_none_or(|then| now.saturating_since(then) >= GAP));
-                    let rested = |then: &Monotonic| now.saturating_since(*then) >= AGAIN;
+                    let rested = |(then, rest): &(Monotonic, Duration)| now.saturating_since(*then) >= *rest;
                     prop_assert!(last_end.get(&group).is_none_or(rested));
                     prop_assert!(open.iter().all(|(a, _)| address_group(a.ip()) != group));
                     last_call = Some(now);
