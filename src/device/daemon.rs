@@ -88,6 +88,9 @@ pub struct Daemon {
     pub(super) reason: Reason,
     pub(super) holdings: BTreeMap<Infohash, Holding>,
     pub(super) history: EgressHistory,
+    pub(super) lan_history: EgressHistory,
+    /// As the engine was last told.
+    pub(super) lan_paused: bool,
     pub(super) status: watch::Sender<Status>,
     /// Receivers of `status` that are always there; any more are open pages.
     pub(super) own_watchers: usize,
@@ -205,6 +208,9 @@ impl Daemon {
                 }
                 self.refresh_holding(infohash);
             }
+            Message::Named { infohash, leechers } => {
+                self.engine.send(ServeCommand::Named { infohash, leechers });
+            }
             Message::PieceVerified { infohash, piece, source, bytes } => {
                 self.engine.send(ServeCommand::Have { infohash, piece });
                 let holding = self.holdings.entry(infohash).or_default();
@@ -245,7 +251,9 @@ impl Daemon {
         self.flush();
         let now = self.clock.now();
         self.count(now);
-        self.history.sample(self.engine.stats().egress_wire_bytes_total, now.monotonic);
+        let stats = self.engine.stats();
+        self.history.sample(stats.egress_wire_bytes_total, now.monotonic);
+        self.lan_history.sample(stats.lan_egress_wire_bytes_total, now.monotonic);
         let status = self.compose_status(now);
         self.status.send_if_modified(|held| {
             let changed = *held != status;
@@ -263,7 +271,9 @@ impl Daemon {
         let waiting = stats.peers_waiting.min(stats.peers_unchoked);
         let counters = self.line.counters(stats.egress_wire_bytes_total, waiting);
         self.node.handle_event(Event::Counted(counters), now);
-        let reason = self.node.snapshot().allowance.ruling.reason;
+        let allowance = self.node.snapshot().allowance;
+        self.heed_pause(allowance.pause);
+        let reason = allowance.ruling.reason;
         if std::mem::replace(&mut self.reason, reason) != reason {
             tracing::info!("what may leave has changed: {reason}");
         }
@@ -274,6 +284,14 @@ impl Daemon {
                     tracing::error!("cannot keep what was filled for the next start: {error}");
                 }
             });
+        }
+    }
+
+    /// The owner's pause is for everyone; the rules about the uplink do not concern the household.
+    fn heed_pause(&mut self, pause: Pause) {
+        let paused = pause != Pause::Off;
+        if std::mem::replace(&mut self.lan_paused, paused) != paused {
+            self.engine.send(ServeCommand::PauseLan(paused));
         }
     }
 
@@ -359,6 +377,7 @@ impl Daemon {
         self.remember(&event);
         self.node.handle_event(event, now);
         self.obey();
+        self.heed_pause(self.node.snapshot().allowance.pause);
         let status = self.compose_status(now);
         self.status.send_replace(status.clone());
         Ok(status)
@@ -453,6 +472,7 @@ impl Daemon {
             snapshot: self.node.snapshot(),
             now,
             history: &self.history,
+            lan_egress_bytes_per_second: self.lan_history.current(),
             peers_connected: stats.peers_connected,
             peers_unchoked: stats.peers_unchoked,
             earnings: Earnings {

@@ -16,6 +16,7 @@ pub mod login_guard;
 pub mod metainfo;
 pub mod node;
 pub mod now;
+pub mod outreach;
 pub mod placement;
 pub mod rating;
 pub mod units;

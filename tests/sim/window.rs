@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use larder::logic::{governor::SLACK, now::Monotonic};
+use larder::logic::{governor::Tempo, now::Monotonic};
 
 /// A block of 16 KiB with its header, over IPv6 in segments of 512 bytes: the largest permit.
 const BLOCK_WIRE_BYTES: u64 = 16 * 1024 + 13 + 33 * 72;
@@ -13,8 +13,8 @@ const NANOS: u128 = 1_000_000_000;
 #[derive(Debug)]
 pub struct Window {
     allowance: u64,
-    /// The highest allowance so far: what was credited under it may leave after it.
-    peak: u64,
+    /// The most so far that an allowance brings in its slack: credited under it, it may leave after it.
+    ahead: u128,
     /// Bytes × 10⁹.
     level: u128,
     at: Monotonic,
@@ -26,13 +26,13 @@ pub struct Window {
 impl Window {
     pub fn new(allowance: u64) -> Window {
         let at = Monotonic::START;
-        Window { allowance, peak: allowance, level: 0, at, total: 0, area: 0 }
+        Window { allowance, ahead: ahead(allowance), level: 0, at, total: 0, area: 0 }
     }
 
     pub fn set_allowance(&mut self, allowance: u64, now: Monotonic) {
         self.leak(now);
         self.allowance = allowance;
-        self.peak = self.peak.max(allowance);
+        self.ahead = self.ahead.max(ahead(allowance));
     }
 
     /// Panics if it is more than may leave in any window that ends now.
@@ -40,7 +40,7 @@ impl Window {
         self.leak(now);
         self.total += wire_bytes;
         self.level += u128::from(wire_bytes) * NANOS;
-        let bound = u128::from(self.peak) * SLACK.as_nanos() + u128::from(BLOCK_WIRE_BYTES) * NANOS;
+        let bound = self.ahead + u128::from(BLOCK_WIRE_BYTES) * NANOS;
         assert!(
             self.level <= bound,
             "{} bytes above the allowance of {} at {:?}",
@@ -63,6 +63,10 @@ impl Window {
         self.area += leaked;
         self.level = self.level.saturating_sub(leaked);
     }
+}
+
+fn ahead(allowance: u64) -> u128 {
+    u128::from(allowance) * Tempo::at(allowance).slack().as_nanos()
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod tempo;
 mod turns;
 mod wire_cost;
 
-pub use class::{address_group, class_of};
+pub use class::{Interface, Lan, NotAPrefix, Prefix, address_group, may_be_at_home};
 pub use pacer::{MAX_GRANT_STREAM_BYTES, Pacer, Permit};
 pub use tempo::{SLACK_MAX, Tempo};
 pub use turns::Turns;

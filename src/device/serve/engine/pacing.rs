@@ -9,6 +9,7 @@ use crate::logic::{
         shares::{self, Progress},
     },
     now::Monotonic,
+    usage::PeerClass,
 };
 
 /// A share that changed by less than this part of it is left as it is: setting it is a system call.
@@ -65,7 +66,7 @@ impl Loop {
         self.connections
             .iter_mut()
             .flatten()
-            .filter(|connection| connection.session.is_unchoked())
+            .filter(|connection| connection.takes_share())
             .map(|connection| connection.take_progress(shelf, pacer))
             .collect()
     }
@@ -87,7 +88,7 @@ impl Loop {
             .connections
             .iter()
             .flatten()
-            .filter(|connection| connection.session.is_unchoked())
+            .filter(|connection| connection.takes_share())
             .map(|connection| connection.share())
             .collect();
         self.set_shares(&shares::rescale(self.shares.part.of(rate), &held));
@@ -102,7 +103,7 @@ impl Loop {
     }
 
     fn set_shares(&mut self, shares: &[u64]) {
-        let unchoked = self.connections.iter_mut().flatten().filter(|c| c.session.is_unchoked());
+        let unchoked = self.connections.iter_mut().flatten().filter(|c| c.takes_share());
         for (connection, share) in unchoked.zip(shares) {
             if differs(connection.share(), *share) {
                 connection.set_share(Some(*share));
@@ -112,7 +113,7 @@ impl Loop {
 
     fn set_all_shares(&mut self, share: Option<u64>) {
         for connection in self.connections.iter_mut().flatten() {
-            if connection.share() != share {
+            if connection.class == PeerClass::Wan && connection.share() != share {
                 connection.set_share(share);
             }
         }

@@ -114,7 +114,8 @@ impl Loop {
         if !connection.in_turns && connection.writable && connection.session.has_output(&self.shelf)
         {
             connection.in_turns = true;
-            self.turns.join(index);
+            let class = connection.class;
+            self.turns_of(class).join(index);
         }
     }
 

@@ -93,6 +93,11 @@ impl Default for Envelope {
 }
 
 impl Envelope {
+    /// Nothing: for connections on which we speak first.
+    pub fn plain() -> Envelope {
+        Envelope { state: State::Plain, ..Envelope::default() }
+    }
+
     /// Takes the wrapping off what the peer sent, in place. At most once in the life of a connection
     /// this costs a modular exponentiation.
     pub fn open<'a>(
