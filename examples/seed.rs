@@ -51,6 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         connections_max: 2_000,
         connections_per_ip_max: 2_000,
         listen_port: listen.port(),
+        lan_prefixes: None,
     };
     let engine = Engine::start(settings, Box::new(Files(files)))?;
     engine.send(ServeCommand::SetAllowance(allowance));

@@ -3,6 +3,7 @@
 //! can be played in seconds and every run can be repeated.
 
 pub mod backoff;
+pub mod bencoding;
 pub mod bitfield;
 pub mod choke;
 pub mod earnings;
@@ -15,6 +16,7 @@ pub mod login_guard;
 pub mod metainfo;
 pub mod node;
 pub mod now;
+pub mod outreach;
 pub mod placement;
 pub mod rating;
 pub mod units;

@@ -12,15 +12,16 @@ use std::{
 
 use mio::net::TcpStream;
 use nix::{errno::Errno, libc, sys::sendfile::sendfile64};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{files::OpenFiles, pipe::BlockPipe, sys};
 use crate::logic::{
     governor::{
         MAX_GRANT_STREAM_BYTES, MIN_SEGMENT_PAYLOAD_BYTES, Pacer, Permit, WireCost, address_group,
-        class_of, shares::Progress,
+        shares::Progress,
     },
     now::Monotonic,
+    outreach::{Call, Outreach},
     usage::{PeerClass, Usage},
     wire::{Chunk, Close, ContentKey, LocalPeer, PeerSession, Shelf, mse::Keyring},
 };
@@ -64,9 +65,13 @@ pub(super) struct Connection {
     pub writable: bool,
     /// Several blocks in one go cost less than one by one.
     gains_by_runs: bool,
+    /// Where we called, if it was us who called, and whether a peer has answered.
+    called: Option<(SocketAddr, bool)>,
     cost: WireCost,
     /// Of the allowance, in bytes on the wire per second; `None` while nothing paces it.
     share: Option<u64>,
+    /// How much the kernel may hold unsent.
+    queue: u32,
     /// As far as `take_progress` has told it.
     stream_bytes_told: u64,
     /// As far as they are booked.
@@ -85,7 +90,9 @@ pub(super) enum ReadEnd {
 /// How a turn ended.
 pub(super) enum Turn {
     /// The socket took everything.
-    Sent,
+    Sent {
+        block: bool,
+    },
     /// There was nothing to send.
     Nothing,
     /// The socket has no room.
@@ -96,19 +103,22 @@ pub(super) enum Turn {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, peer: SocketAddr, generation: u32, now: Monotonic) -> Connection {
+    pub fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        class: PeerClass,
+        generation: u32,
+        now: Monotonic,
+    ) -> Connection {
         let socket = SockRef::from(&stream);
         // Each is a refinement; a kernel that refuses one serves all the same.
-        let _ = socket.set_tcp_notsent_lowat(not_sent_bytes(None));
+        let queue = not_sent_bytes(None);
+        let _ = socket.set_tcp_notsent_lowat(queue);
         let _ = socket.set_tcp_nodelay(true);
-        let _ = if peer.ip().to_canonical().is_ipv4() {
-            socket.set_tos_v4(DSCP_LOWER_EFFORT)
-        } else {
-            socket.set_tclass_v6(DSCP_LOWER_EFFORT)
-        };
+        mark_lower_effort(&socket, peer);
         Connection {
             session: PeerSession::new(peer.ip(), now),
-            class: class_of(peer.ip()),
+            class,
             group: address_group(peer.ip()),
             generation,
             in_turns: false,
@@ -117,13 +127,63 @@ impl Connection {
             gains_by_runs: socket
                 .tcp_congestion()
                 .is_ok_and(|name| !name.starts_with(PACED_BY_TIMERS)),
+            called: None,
             cost: WireCost::to(peer.ip(), socket.tcp_mss().ok()),
             share: None,
+            queue,
             stream_bytes_told: 0,
             retransmitted_bytes_booked: 0,
             usage: Usage::default(),
             stream,
         }
+    }
+
+    /// One that we open ourselves: it is not connected yet.
+    pub fn calling(
+        call: Call,
+        us: &LocalPeer,
+        class: PeerClass,
+        generation: u32,
+        now: Monotonic,
+    ) -> io::Result<Connection> {
+        let address = call.address;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        mark_lower_effort(&socket, address);
+        match socket.connect(&address.into()) {
+            Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(e),
+            _ => {}
+        }
+        let stream = TcpStream::from_std(socket.into());
+        let connection = Connection::new(stream, address, class, generation, now);
+        Ok(Connection {
+            session: PeerSession::calling(address.ip(), call.infohash, us, now),
+            writable: false,
+            called: Some((address, false)),
+            ..connection
+        })
+    }
+
+    /// Where we called, if it was us who called.
+    pub fn called(&self) -> Option<SocketAddr> {
+        self.called.map(|(address, _)| address)
+    }
+
+    /// Lets the first sign of a peer at the other end be known, and looks at what could not be seen
+    /// before.
+    pub fn note_answer(&mut self, outreach: &mut Outreach) -> Result<(), Close> {
+        if let Some((address, answered @ false)) = &mut self.called
+            && self.session.content().is_some()
+        {
+            *answered = true;
+            outreach.handle_answered(*address);
+            // Only now is it known how much a segment carries.
+            self.cost = WireCost::to(address.ip(), SockRef::from(&self.stream).tcp_mss().ok());
+            if self.asks_for_tiny_segments() {
+                return Err(Close::NoAnswer);
+            }
+        }
+        Ok(())
     }
 
     /// It would have us send more headers than content.
@@ -135,6 +195,11 @@ impl Connection {
         &mut self.stream
     }
 
+    /// It is served out of the uplink's allowance.
+    pub fn takes_share(&self) -> bool {
+        self.class == PeerClass::Wan && self.session.is_unchoked()
+    }
+
     pub fn share(&self) -> Option<u64> {
         self.share
     }
@@ -142,12 +207,21 @@ impl Connection {
     /// What the connection may send of the allowance: the kernel spreads it evenly. `None` sets no
     /// bound.
     pub fn set_share(&mut self, bytes_per_second: Option<u64>) {
-        let before = std::mem::replace(&mut self.share, bytes_per_second);
+        self.set_pace(bytes_per_second, not_sent_bytes(bytes_per_second));
+    }
+
+    /// At its turn the connection sends a block at this rate, then it is another's. Who reads slowly
+    /// does not gather more.
+    pub fn set_turn(&mut self, bytes_per_second: u64) {
+        self.set_pace(Some(bytes_per_second), NOT_SENT_BYTES_MIN);
+    }
+
+    fn set_pace(&mut self, share: Option<u64>, queue: u32) {
+        self.share = share;
         // Each is a refinement; on a kernel that refuses one, the pacer's permits hold all the same.
         let rate = self.pacing_rate().unwrap_or(u32::MAX);
         let _ = sys::set_max_pacing_rate(&self.stream, rate);
-        let queue = not_sent_bytes(bytes_per_second);
-        if not_sent_bytes(before) != queue {
+        if std::mem::replace(&mut self.queue, queue) != queue {
             let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(queue);
         }
     }
@@ -219,6 +293,7 @@ impl Connection {
     ) -> Result<Turn, Close> {
         let encrypts = self.session.outgoing().is_some();
         let Some(chunk) = self.session.poll_chunk(shelf) else { return Ok(Turn::Nothing) };
+        let block = matches!(chunk, Chunk::Block { .. });
         let wanted = chunk.stream_bytes();
         let wire = self.cost.of(wanted);
         match pacer.take(wire, now) {
@@ -246,7 +321,7 @@ impl Connection {
             self.session.handle_blocked(now);
             return Ok(Turn::Blocked);
         }
-        Ok(Turn::Sent)
+        Ok(Turn::Sent { block })
     }
 
     /// Sends the blocks that come next in one go, if there are several: on a fast line that is half the
@@ -285,7 +360,7 @@ impl Connection {
             self.session.handle_blocked(now);
             return Ok(Some((Turn::Blocked, chunks)));
         }
-        Ok(Some((Turn::Sent, chunks)))
+        Ok(Some((Turn::Sent { block: true }, chunks)))
     }
 
     /// Tells the peer that it is choked although nothing else may leave any more: the 5 bytes of the
@@ -341,6 +416,14 @@ impl Connection {
             self.settle();
         }
     }
+}
+
+fn mark_lower_effort(socket: &Socket, peer: SocketAddr) {
+    let _ = if peer.ip().to_canonical().is_ipv4() {
+        socket.set_tos_v4(DSCP_LOWER_EFFORT)
+    } else {
+        socket.set_tclass_v6(DSCP_LOWER_EFFORT)
+    };
 }
 
 /// In powers of two, so that it seldom changes.

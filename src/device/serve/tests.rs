@@ -1,6 +1,8 @@
 //! The engine over real sockets on loopback, against a small leecher that can also misbehave.
 
 mod encrypted;
+mod lan;
+mod outreach;
 mod stage;
 
 use std::{

@@ -4,6 +4,8 @@
 //! Out goes, in this order: the rest of a block that has begun, control messages, HAVEs, metadata,
 //! blocks. So a message is never cut by another, and a stranger's queue costs 12 bytes a request.
 
+mod greeting;
+
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
     extension::{HANDSHAKE_ID, OUR_METADATA_ID},
     mse::{Envelope, Keyring, MseError, Rc4},
 };
-use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, now::Monotonic};
+use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, infohash::Infohash, now::Monotonic};
 
 /// HAVEs that go out in one write.
 const HAVES_AT_ONCE: usize = 64;
@@ -62,6 +64,8 @@ pub enum Close {
     Encryption(#[from] MseError),
     #[error("it asked for a content that is not served here")]
     UnknownInfohash,
+    #[error("nobody answered our call as a peer of that content does")]
+    NoAnswer,
     #[error("it is ourselves")]
     SelfConnection,
     #[error("it has everything already")]
@@ -137,6 +141,8 @@ pub struct PeerSession {
     peer: IpAddr,
     envelope: Envelope,
     content: Option<ContentKey>,
+    /// What we called it for, if it was us who called.
+    called_for: Option<Infohash>,
     /// The peer's handshake, as far as it has come.
     greeting: Vec<u8>,
     assembler: Assembler,
@@ -170,6 +176,7 @@ impl PeerSession {
             peer,
             envelope: Envelope::default(),
             content: None,
+            called_for: None,
             greeting: Vec::new(),
             assembler: Assembler::default(),
             fast: false,
@@ -231,6 +238,10 @@ impl PeerSession {
         if self.outbox_sent >= self.outbox.len() {
             self.outbox = Vec::new();
             self.outbox_sent = 0;
+        } else if self.outbox_sent * 2 >= self.outbox.len() {
+            // Who always has something waiting must not make it grow for ever.
+            self.outbox.drain(..self.outbox_sent);
+            self.outbox_sent = 0;
         }
     }
 
@@ -266,12 +277,14 @@ impl PeerSession {
         if !self.envelope.answer().is_empty() {
             return Some(Chunk::Opening(self.envelope.answer()));
         }
-        let key = self.content?;
-        if self.sending.is_none() && self.outbox.is_empty() {
+        if self.sending.is_none()
+            && self.outbox.is_empty()
+            && let Some(key) = self.content
+        {
             self.refill(shelf.get(key)?);
         }
         let limit = MAX_GRANT_STREAM_BYTES;
-        if let Some(sending) = &self.sending {
+        if let (Some(sending), Some(key)) = (&self.sending, self.content) {
             let header = sending.header();
             return Some(Chunk::Block {
                 header,
@@ -337,7 +350,7 @@ impl PeerSession {
     ) -> Result<(), Close> {
         if self.content.is_none() {
             let over = now >= self.opened_at + timeouts.handshake;
-            return if over { Err(Close::HandshakeTimeout) } else { Ok(()) };
+            return if over { Err(self.no_handshake()) } else { Ok(()) };
         }
         if self.blocked_since.is_some_and(|since| now >= since + timeouts.stalled) {
             return Err(Close::Stalled);
@@ -388,6 +401,17 @@ impl PeerSession {
         &mut self.deliveries
     }
 
+    /// Memory that the connection takes beside its fixed part: what a stranger can make grow.
+    pub fn kept_bytes(&self) -> usize {
+        self.envelope.kept_bytes()
+            + self.greeting.capacity()
+            + self.assembler.kept_bytes()
+            + self.requests.kept_bytes()
+            + self.metadata_requests.capacity() * size_of::<u32>()
+            + self.outbox.capacity()
+            + self.deliveries.kept_bytes()
+    }
+
     /// What the peer protocol gets, whatever it came in.
     fn handle_plain(
         &mut self,
@@ -410,60 +434,6 @@ impl PeerSession {
         }
         self.assembler = assembler;
         Ok(())
-    }
-
-    fn handle_greeting(
-        &mut self,
-        input: &mut &[u8],
-        us: &LocalPeer,
-        shelf: &Shelf,
-    ) -> Result<Option<ContentKey>, Close> {
-        let n = input.len().min(HANDSHAKE_BYTES - self.greeting.len());
-        self.greeting.extend_from_slice(&input[..n]);
-        *input = &input[n..];
-        let Some(theirs) = Handshake::parse(&self.greeting)? else { return Ok(None) };
-        self.greeting = Vec::new();
-        if theirs.peer_id == us.peer_id {
-            return Err(Close::SelfConnection);
-        }
-        let key = shelf.find(theirs.infohash).ok_or(Close::UnknownInfohash)?;
-        let content = shelf.get(key).ok_or(Close::UnknownInfohash)?;
-        if self.envelope.content().is_some_and(|named| named != key) {
-            return Err(MseError::OtherContent.into());
-        }
-        self.content = Some(key);
-        self.fast = theirs.fast;
-        self.haves_told = content.completed().len();
-        self.greet(&theirs, us, content);
-        Ok(Some(key))
-    }
-
-    /// Our handshake and what must follow it at once.
-    fn greet(&mut self, theirs: &Handshake, us: &LocalPeer, content: &Content) {
-        let ours = Handshake {
-            infohash: theirs.infohash,
-            peer_id: us.peer_id,
-            fast: true,
-            extensions: true,
-        };
-        self.outbox.extend_from_slice(&ours.encode());
-        let held = content.held();
-        match (theirs.fast, held.is_complete(), held.is_empty()) {
-            (true, true, _) => self.say(Message::HaveAll),
-            (true, _, true) => self.say(Message::HaveNone),
-            // BEP 3: may be left out when there is nothing to show.
-            (false, _, true) => {}
-            _ => self.say(Message::Bitfield(held.as_bytes())),
-        }
-        if theirs.extensions {
-            let payload = OurExtensionHandshake::encode(
-                &us.client_name,
-                us.listen_port,
-                content.info_bytes().len(),
-                self.peer,
-            );
-            self.say(Message::Extended { id: HANDSHAKE_ID, payload: &payload });
-        }
     }
 
     fn handle_message(&mut self, message: Message<'_>, content: &Content) -> Result<(), Close> {
@@ -567,6 +537,7 @@ impl PeerSession {
             self.haves_told += news.len();
             news.iter().for_each(|piece| self.say(Message::Have(*piece)));
         } else if let Some(piece) = self.metadata_requests.pop_front() {
+            self.metadata_requests.shrink_to_fit();
             let payload = MetadataMessage::answer(content.info_bytes(), piece).encode();
             self.say(Message::Extended { id: self.metadata_id, payload: &payload });
         } else if let Some(block) = self.requests.pop()

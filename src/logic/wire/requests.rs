@@ -62,6 +62,10 @@ impl RequestQueue {
     pub fn len(&self) -> usize {
         self.queue.len()
     }
+
+    pub fn kept_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<BlockRequest>()
+    }
 }
 
 #[cfg(test)]

@@ -40,9 +40,10 @@ impl Loop {
     /// Takes a connection in if the limits allow; otherwise it is closed at once.
     pub(super) fn admit(&mut self, stream: TcpStream, peer: SocketAddr, now: Monotonic) {
         self.generation = self.generation.wrapping_add(1);
-        let mut connection = Box::new(Connection::new(stream, peer, self.generation, now));
+        let class = self.lan.class_of(peer, now);
+        let connection = Box::new(Connection::new(stream, peer, class, self.generation, now));
         let in_group = self.groups.get(&connection.group).copied().unwrap_or(0);
-        let allowance = self.pacer.allowance();
+        let allowance = self.allowance_of(class);
         if allowance.is_paused()
             || self.connected as usize >= self.connections_max
             || in_group >= self.connections_per_group_max
@@ -51,6 +52,11 @@ impl Loop {
             self.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        self.take_in(connection);
+    }
+
+    /// Gives a connection its place. It is dropped if the system cannot watch it.
+    pub(super) fn take_in(&mut self, mut connection: Box<Connection>) -> bool {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             (self.connections.len() - 1) as u32
@@ -60,13 +66,14 @@ impl Loop {
         if let Err(error) = self.poll.registry().register(connection.source(), token, interest) {
             tracing::warn!(%error, "a connection could not be watched");
             self.free.push(index);
-            return;
+            return false;
         }
         let deadline = connection.session.poll_timeout(&self.us.timeouts);
         self.deadlines.push(deadline, (index, connection.generation));
         *self.groups.entry(connection.group).or_default() += 1;
         self.connected += 1;
         self.connections[index as usize] = Some(connection);
+        true
     }
 
     pub(super) fn close(&mut self, index: u32, why: Close, now: Monotonic) {
@@ -76,14 +83,15 @@ impl Loop {
         };
         tracing::debug!(group = %connection.group, abuse = why.is_abuse(), "connection closed: {why}");
         connection.settle();
-        connection.settle_retransmissions(&mut self.pacer);
+        connection.settle_retransmissions(self.pacer_of(connection.class));
         book(&mut connection, &self.shelf, &mut self.usage, &self.stats);
         // Closing the descriptor would do, but mio wants to know.
         let _ = self.poll.registry().deregister(connection.source());
         if connection.in_turns {
-            self.turns.remove(index);
+            self.turns_of(connection.class).remove(index);
         }
         self.choker.handle_closed(index, now);
+        self.note_end_of_call(&connection, why, now);
         if let Some(count) = self.groups.get_mut(&connection.group) {
             *count -= 1;
             if *count == 0 {

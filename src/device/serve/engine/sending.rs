@@ -50,8 +50,11 @@ impl Loop {
         for _ in 0..TURNS_AT_ONCE {
             let Some(index) = self.turns.current() else { return };
             match self.take_turn(index, now) {
-                Ok(Turn::Sent) => self.turns.pass(),
-                Ok(Turn::Nothing | Turn::Blocked) => {
+                Ok(Turn::Sent { .. }) => self.turns.pass(),
+                Ok(turn @ (Turn::Nothing | Turn::Blocked)) => {
+                    if let Turn::Blocked = turn {
+                        self.choker.handle_full(index, now);
+                    }
                     self.turns.leave();
                     if let Some(connection) = self.connection(index) {
                         connection.in_turns = false;
@@ -93,11 +96,11 @@ impl Loop {
         for _ in 0..chunks {
             let (files, pacer, scratch) = (&mut self.files, &mut self.pacer, &mut self.scratch);
             turn = connection.send_chunk(&self.shelf, files, pacer, scratch, now)?;
-            if !matches!(turn, Turn::Sent) {
-                break;
-            }
+            let Turn::Sent { block } = turn else { break };
             self.chunks_sent += 1;
-            self.choker.handle_took(index, now);
+            if block {
+                self.choker.handle_took(index, now);
+            }
         }
         Ok(turn)
     }
@@ -111,7 +114,8 @@ impl Loop {
         if !connection.in_turns && connection.writable && connection.session.has_output(&self.shelf)
         {
             connection.in_turns = true;
-            self.turns.join(index);
+            let class = connection.class;
+            self.turns_of(class).join(index);
         }
     }
 

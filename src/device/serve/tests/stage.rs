@@ -61,11 +61,13 @@ pub fn settings() -> ServeSettings {
     socket2::SockRef::from(&listener).set_tcp_congestion(b"reno").expect("every kernel has it");
     ServeSettings {
         listeners: vec![listener],
+        on_first_peer: Box::new(|| ()),
         peer_id: *b"-LA0001-0123456789ab",
         client_name: "Larder/test".into(),
         connections_max: 50,
         connections_per_ip_max: 50,
         listen_port: 6881,
+        lan_prefixes: None,
     }
 }
 
@@ -88,8 +90,8 @@ impl Stage {
         std::fs::write(dir.path().join(infohash.to_string()), &data).expect("writes");
         let address = settings.listeners[0].local_addr().expect("bound");
         let folder = Folder(dir.path().to_owned());
-        let engine =
-            Engine::start_with(settings, timeouts, Box::new(folder)).expect("the engine starts");
+        let engine = Engine::start_with(settings, timeouts, |_| true, Box::new(folder))
+            .expect("the engine starts");
         let stage = Stage { dir, data, info, infohash, address, engine };
         stage.engine.send(ServeCommand::SetAllowance(allowance));
         stage.engine.send(ServeCommand::Add(stage.servable(full)));
@@ -182,7 +184,25 @@ pub struct Leecher {
 
 impl Leecher {
     pub fn raw(address: SocketAddr) -> Leecher {
-        let stream = TcpStream::connect(address).expect("connects");
+        Leecher::over(TcpStream::connect(address).expect("connects"))
+    }
+
+    /// From another of loopback's addresses.
+    pub fn from_address(from: [u8; 4], stage: &Stage) -> Leecher {
+        let mut leecher = Leecher::raw_from_address(from, stage);
+        leecher.greet(stage.infohash, true);
+        leecher
+    }
+
+    pub fn raw_from_address(from: [u8; 4], stage: &Stage) -> Leecher {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("one of loopback's");
+        socket.connect(&stage.address.into()).expect("connects");
+        Leecher::over(socket.into())
+    }
+
+    pub fn over(stream: TcpStream) -> Leecher {
         stream.set_read_timeout(Some(PATIENCE)).expect("sets");
         Leecher { stream, received_bytes: 0, ciphers: None }
     }
@@ -247,6 +267,14 @@ impl Leecher {
 
     fn handshake(&self, infohash: Infohash, fast: bool) -> Handshake {
         Handshake { infohash, peer_id: *b"-TT0001-leecherleech", fast, extensions: true }
+    }
+
+    /// The other side of a connection that the engine has opened.
+    pub fn answer(stream: TcpStream, infohash: Infohash) -> Leecher {
+        let mut leecher = Leecher::over(stream);
+        leecher.hear_handshake(infohash);
+        leecher.write(leecher.handshake(infohash, true).encode().to_vec());
+        leecher
     }
 
     fn hear_handshake(&mut self, infohash: Infohash) {
