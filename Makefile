@@ -31,7 +31,7 @@ demo: ## Run the whole chain on this machine: hub, device, content, earnings.
 
 .PHONY: test
 test: ## Install what is missing, then run everything that CI runs.
-	@scripts/steps setup lint web-check deny arm-check size e2e-web tests
+	@scripts/steps setup lint bench-check web-check deny arm-check size e2e-web tests
 
 .PHONY: check
 check: ## The fast loop: formatting, clippy, unit and architecture tests.
@@ -80,6 +80,15 @@ size: ## Release sizes and idle memory; fails over the budget (larderd: 12 MiB, 
 bench-seeders: ## Compare Larder with what Debian packages, as root; writes docs/benchmarks.md (40 minutes).
 	cargo build --locked --release --bin larderd --example load
 	benches/seeders/compare.py --load $(abspath $(TARGET_DIR))/release/examples/load $(ARGS)
+
+.PHONY: bench-household
+bench-household: bench-check ## What a household notices of Larder, as root; writes docs/household.md (20 minutes; ARGS=--quick: 2).
+	cargo build --locked --release --bin larderd --example load --example delay_relay
+	benches/household/bench.py --programs $(abspath $(TARGET_DIR))/release $(ARGS)
+
+.PHONY: bench-check
+bench-check: ## Unit tests of how the household bench reckons.
+	python3 -m unittest discover -q -s benches/household
 
 ##### The owner's page
 

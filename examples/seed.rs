@@ -52,6 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         connections_per_ip_max: 2_000,
         listen_port: listen.port(),
         lan_prefixes: None,
+        on_first_peer: Box::new(|| ()),
     };
     let engine = Engine::start(settings, Box::new(Files(files)))?;
     engine.send(ServeCommand::SetAllowance(allowance));

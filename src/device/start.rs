@@ -15,7 +15,7 @@ use reqwest::Client;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, Notify, mpsc, watch},
 };
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
     identity::Identity,
+    lan::LanService,
     line::{self, Line},
     message::Message,
     observe,
@@ -112,6 +113,8 @@ impl Daemon {
 
         let listeners = listen(&config.serve.listen)?;
         let peer = listeners[0].local_addr()?;
+        let engine_awake = Arc::new(Notify::new());
+        let awake = engine_awake.clone();
         let engine = Engine::start(
             ServeSettings {
                 listeners,
@@ -121,6 +124,7 @@ impl Daemon {
                 connections_per_ip_max: config.serve.connections_per_ip_max,
                 listen_port: peer.port(),
                 lan_prefixes: config.serve.settle_lan().expect(CHECKED),
+                on_first_peer: Box::new(move || awake.notify_one()),
             },
             Box::new(StoredContent(store.clone())),
         )?;
@@ -144,13 +148,14 @@ impl Daemon {
             clock,
             node,
             engine,
+            engine_awake,
             context,
             inbox,
             line: Line::default(),
             reason: Reason::Limit,
             history: EgressHistory::default(),
-            lan_history: EgressHistory::default(),
-            lan_paused: true,
+            lan: LanService::default(),
+            own_watchers: status.receiver_count(),
             status,
             fill: None,
             unsaved: vec![],

@@ -63,6 +63,8 @@ pub(super) struct Connection {
     cost: WireCost,
     /// Of the allowance, in bytes on the wire per second; `None` while nothing paces it.
     share: Option<u64>,
+    /// How much the kernel may hold unsent.
+    queue: u32,
     /// As far as `take_progress` has told it.
     stream_bytes_told: u64,
     /// As far as they are booked.
@@ -101,7 +103,8 @@ impl Connection {
     ) -> Connection {
         let socket = SockRef::from(&stream);
         // Each is a refinement; a kernel that refuses one serves all the same.
-        let _ = socket.set_tcp_notsent_lowat(not_sent_bytes(None));
+        let queue = not_sent_bytes(None);
+        let _ = socket.set_tcp_notsent_lowat(queue);
         let _ = socket.set_tcp_nodelay(true);
         mark_lower_effort(&socket, peer);
         Connection {
@@ -115,6 +118,7 @@ impl Connection {
             called: None,
             cost: WireCost::to(peer.ip(), socket.tcp_mss().ok()),
             share: None,
+            queue,
             stream_bytes_told: 0,
             retransmitted_bytes_booked: 0,
             usage: Usage::default(),
@@ -191,12 +195,21 @@ impl Connection {
     /// What the connection may send of the allowance: the kernel spreads it evenly. `None` sets no
     /// bound.
     pub fn set_share(&mut self, bytes_per_second: Option<u64>) {
-        let before = std::mem::replace(&mut self.share, bytes_per_second);
+        self.set_pace(bytes_per_second, not_sent_bytes(bytes_per_second));
+    }
+
+    /// At its turn the connection sends a block at this rate, then it is another's. Who reads slowly
+    /// does not gather more.
+    pub fn set_turn(&mut self, bytes_per_second: u64) {
+        self.set_pace(Some(bytes_per_second), NOT_SENT_BYTES_MIN);
+    }
+
+    fn set_pace(&mut self, share: Option<u64>, queue: u32) {
+        self.share = share;
         // Each is a refinement; on a kernel that refuses one, the pacer's permits hold all the same.
         let rate = self.pacing_rate().unwrap_or(u32::MAX);
         let _ = sys::set_max_pacing_rate(&self.stream, rate);
-        let queue = not_sent_bytes(bytes_per_second);
-        if not_sent_bytes(before) != queue {
+        if std::mem::replace(&mut self.queue, queue) != queue {
             let _ = SockRef::from(&self.stream).set_tcp_notsent_lowat(queue);
         }
     }

@@ -54,6 +54,8 @@ pub struct ServeSettings {
     pub listen_port: u16,
     /// The household's networks; `None` to go by the device's own interfaces.
     pub lan_prefixes: Option<Vec<Prefix>>,
+    /// Called on the engine's thread when there are peers and there were none.
+    pub on_first_peer: Box<dyn Fn() + Send>,
 }
 
 /// How the engine gets at content: one file with all pieces in order. Called lazily; the engine

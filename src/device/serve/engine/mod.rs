@@ -33,7 +33,7 @@ use super::{
 };
 use crate::logic::{
     choke::{Choker, slots_for},
-    governor::{Allowance, Pacer, SLACK, Turns},
+    governor::{Allowance, Pacer, Tempo, Turns},
     infohash::Infohash,
     now::Monotonic,
     outreach::Outreach,
@@ -51,8 +51,12 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// card does with its interrupts: what comes in meanwhile shares a wake-up, which on a small machine
 /// costs more than a block. Short against any WAN's round trip.
 const REST: Duration = Duration::from_millis(4);
-/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it.
-const REST_LIMITED: Duration = Duration::from_millis(25);
+/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it. With shares they hold
+/// that much; with turns one of them holds one block.
+const REST_SHARES: Duration = Duration::from_millis(25);
+const REST_TURNS: Duration = Duration::from_millis(1);
+/// Nobody who has just come should wait for longer.
+const REST_TURNS_MAX: Duration = Duration::from_millis(10);
 /// A round that sent this many chunks is busy enough.
 const BUSY_CHUNKS: usize = 16;
 /// How long a stop waits for what is in the sockets to be acknowledged.
@@ -72,6 +76,7 @@ pub(super) struct Loop {
     us: LocalPeer,
     connections_max: usize,
     connections_per_group_max: u32,
+    on_first_peer: Box<dyn Fn() + Send>,
 
     listeners: Vec<TcpListener>,
     /// Listeners that may have more to accept: edges are told once.
@@ -139,6 +144,7 @@ impl Loop {
             us,
             connections_max: settings.connections_max as usize,
             connections_per_group_max: settings.connections_per_ip_max,
+            on_first_peer: settings.on_first_peer,
             listeners,
             to_accept,
             accept_retry_at: None,
@@ -222,12 +228,21 @@ impl Loop {
 
     /// Lets events gather, unless something can be done at once. A request ends it.
     fn rest(&self) -> Option<Request> {
-        let limited = self.is_limited();
-        if self.has_work() || self.lan_is_busy() || (!limited && self.chunks_sent >= BUSY_CHUNKS) {
+        if self.has_work()
+            || self.lan_is_busy()
+            || (!self.is_limited() && self.chunks_sent >= BUSY_CHUNKS)
+        {
             return None;
         }
         let until_send = self.send_at.map_or(Duration::ZERO, |at| at.saturating_since(self.now()));
-        let rest = if limited { REST_LIMITED.max(until_send.min(SLACK)) } else { REST };
+        let rest = match self.pacer.allowance() {
+            Allowance::BytesPerSecond(rate) => match Tempo::at(rate) {
+                Tempo::Turns => until_send.clamp(REST_TURNS, REST_TURNS_MAX),
+                Tempo::Shares => until_send.clamp(REST_SHARES, Tempo::Shares.slack()),
+            },
+            Allowance::Paused => REST_SHARES,
+            Allowance::Unlimited => REST,
+        };
         self.inbox.recv_timeout(rest).ok()
     }
 
@@ -243,7 +258,10 @@ impl Loop {
     fn publish(&self) {
         self.stats.egress_wire_bytes.store(self.pacer.spent_bytes(), Ordering::Relaxed);
         self.stats.lan_egress_wire_bytes.store(self.lan_pacer.spent_bytes(), Ordering::Relaxed);
-        self.stats.peers_connected.store(self.connected, Ordering::Relaxed);
+        let before = self.stats.peers_connected.swap(self.connected, Ordering::Relaxed);
+        if before == 0 && self.connected > 0 {
+            (self.on_first_peer)();
+        }
         self.stats.peers_unchoked.store(self.choker.unchoked(), Ordering::Relaxed);
     }
 

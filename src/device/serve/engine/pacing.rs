@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::Loop;
 use crate::logic::{
-    governor::{Allowance, shares},
+    governor::{
+        Allowance, Tempo,
+        shares::{self, Progress},
+    },
     now::Monotonic,
     usage::PeerClass,
 };
@@ -48,27 +51,39 @@ impl Loop {
                 if senders > 0 && elapsed >= shares::interval(rate, senders) {
                     self.shares.looked_at = now;
                     self.shares.part.handle_look(std::mem::take(&mut self.shares.pacer_held_back));
-                    self.allot(self.shares.part.of(rate), elapsed);
+                    // Also settles what had to be sent again.
+                    let progress = self.take_progress();
+                    self.allot(rate, elapsed, &progress);
                 } else if changed {
-                    self.rescale(self.shares.part.of(rate));
+                    self.rescale(rate);
                 }
             }
         }
     }
 
-    fn allot(&mut self, whole: u64, elapsed: Duration) {
+    fn take_progress(&mut self) -> Vec<Progress> {
         let (shelf, pacer) = (&self.shelf, &mut self.pacer);
-        let progress: Vec<_> = self
-            .connections
+        self.connections
             .iter_mut()
             .flatten()
             .filter(|connection| connection.takes_share())
             .map(|connection| connection.take_progress(shelf, pacer))
-            .collect();
-        self.set_shares(&shares::allot(whole, elapsed, &progress));
+            .collect()
     }
 
-    fn rescale(&mut self, whole: u64) {
+    fn allot(&mut self, rate: u64, elapsed: Duration, progress: &[Progress]) {
+        match Tempo::at(rate) {
+            Tempo::Turns => self.set_turns(rate),
+            Tempo::Shares => {
+                self.set_shares(&shares::allot(self.shares.part.of(rate), elapsed, progress));
+            }
+        }
+    }
+
+    fn rescale(&mut self, rate: u64) {
+        if Tempo::at(rate) == Tempo::Turns {
+            return self.set_turns(rate);
+        }
         let held: Vec<_> = self
             .connections
             .iter()
@@ -76,13 +91,21 @@ impl Loop {
             .filter(|connection| connection.takes_share())
             .map(|connection| connection.share())
             .collect();
-        self.set_shares(&shares::rescale(whole, &held));
+        self.set_shares(&shares::rescale(self.shares.part.of(rate), &held));
+    }
+
+    fn set_turns(&mut self, rate: u64) {
+        for connection in self.connections.iter_mut().flatten() {
+            if connection.session.is_unchoked() && differs(connection.share(), rate) {
+                connection.set_turn(rate);
+            }
+        }
     }
 
     fn set_shares(&mut self, shares: &[u64]) {
         let unchoked = self.connections.iter_mut().flatten().filter(|c| c.takes_share());
         for (connection, share) in unchoked.zip(shares) {
-            if connection.share().is_none_or(|held| held.abs_diff(*share) > held / IMPERCEPTIBLE) {
+            if differs(connection.share(), *share) {
                 connection.set_share(Some(*share));
             }
         }
@@ -95,4 +118,8 @@ impl Loop {
             }
         }
     }
+}
+
+fn differs(held: Option<u64>, share: u64) -> bool {
+    held.is_none_or(|held| held.abs_diff(share) > held / IMPERCEPTIBLE)
 }

@@ -58,6 +58,7 @@ fn noise(bytes: usize) -> Vec<u8> {
 pub fn settings() -> ServeSettings {
     ServeSettings {
         listeners: vec![TcpListener::bind("127.0.0.1:0").expect("a free port")],
+        on_first_peer: Box::new(|| ()),
         peer_id: *b"-LA0001-0123456789ab",
         client_name: "Larder/test".into(),
         connections_max: 50,
