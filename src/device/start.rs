@@ -123,8 +123,8 @@ impl Daemon {
                 connections_max: config.serve.connections_max,
                 connections_per_ip_max: config.serve.connections_per_ip_max,
                 listen_port: peer.port(),
-                lan_prefixes: config.serve.settle_lan().expect(CHECKED),
                 on_first_peer: Box::new(move || awake.notify_one()),
+                lan_prefixes: config.serve.settle_lan().expect(CHECKED),
             },
             Box::new(StoredContent(store.clone())),
         )?;

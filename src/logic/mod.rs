@@ -3,6 +3,7 @@
 //! can be played in seconds and every run can be repeated.
 
 pub mod backoff;
+pub mod bencoding;
 pub mod bitfield;
 pub mod choke;
 pub mod earnings;

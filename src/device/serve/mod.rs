@@ -13,6 +13,7 @@ mod engine;
 mod files;
 mod interfaces;
 mod lan;
+mod pipe;
 mod sys;
 #[cfg(test)]
 mod tests;
@@ -52,10 +53,10 @@ pub struct ServeSettings {
     pub connections_per_ip_max: u32,
     /// `p` of the extension handshake (BEP 10): the port that the world can reach.
     pub listen_port: u16,
-    /// The household's networks; `None` to go by the device's own interfaces.
-    pub lan_prefixes: Option<Vec<Prefix>>,
     /// Called on the engine's thread when there are peers and there were none.
     pub on_first_peer: Box<dyn Fn() + Send>,
+    /// The household's networks; `None` to go by the device's own interfaces.
+    pub lan_prefixes: Option<Vec<Prefix>>,
 }
 
 /// How the engine gets at content: one file with all pieces in order. Called lazily; the engine

@@ -36,6 +36,16 @@ fn a_full_download_matches_and_is_counted_to_the_byte() {
     assert_eq!(stage.engine.stop(), [], "everything was told before");
 }
 
+/// Its window takes a block or two of a run of sixteen, so nearly every run is cut somewhere.
+#[test]
+fn a_reader_with_a_small_window_gets_every_byte_in_order() {
+    let stage = Stage::new(Allowance::Unlimited);
+    let mut leecher = Leecher::with_small_window(&stage, 4096);
+    leecher.become_unchoked();
+    leecher.download(&stage);
+    stage.delivered(stage.data.len() as u64);
+}
+
 #[test]
 fn counts_what_is_under_way_when_it_stops() {
     let stage = Stage::new(Allowance::Unlimited);

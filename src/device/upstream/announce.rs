@@ -9,6 +9,7 @@ use url::Url;
 
 use super::UpstreamError;
 use crate::logic::{
+    bencoding,
     infohash::Infohash,
     node::AnnounceEvent,
     outreach::{NAMED_MAX, compact_v4, compact_v6},
@@ -65,7 +66,7 @@ async fn announce_to(
 /// Peers in a form that is not compact (BEP 23) are passed over: a tracker was asked for the other.
 fn read_answer(answer: &[u8]) -> Result<Announced, String> {
     type Value<'a> = BencodeValue<ByteBuf<'a>>;
-    let answer: Value<'_> = bencode::from_bytes(answer).map_err(|e| e.to_string())?;
+    let answer: Value<'_> = bencoding::from_bytes(answer).map_err(|e| e.to_string())?;
     let BencodeValue::Dict(answer) = answer else { return Err("not a dictionary".into()) };
     let bytes = |key: &[u8]| match answer.get(key) {
         Some(BencodeValue::Bytes(bytes)) => Some(bytes.0),

@@ -72,6 +72,10 @@ impl Deliveries {
     pub fn written(&self) -> u64 {
         self.written
     }
+
+    pub fn kept_bytes(&self) -> usize {
+        self.marks.capacity() * size_of::<Mark>()
+    }
 }
 
 #[cfg(test)]

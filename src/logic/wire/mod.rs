@@ -9,14 +9,16 @@ mod extension;
 mod handshake;
 mod message;
 pub mod mse;
+mod outgoing;
 mod peer;
 mod requests;
 
 pub use content::{Content, ContentKey, Servable, Shelf, ShelfError};
 pub use delivery::Deliveries;
 pub use extension::{ExtensionHandshake, MetadataMessage, OurExtensionHandshake};
-pub use handshake::{HANDSHAKE_BYTES, Handshake};
+pub use handshake::{HANDSHAKE_BYTES, Handshake, peer_id};
 pub use message::{Assembler, BlockRequest, Message};
+pub use outgoing::OutgoingBlock;
 pub use peer::{Chunk, Close, LocalPeer, PeerSession, Timeouts};
 pub use requests::{Queued, RequestQueue};
 

@@ -11,7 +11,8 @@ use std::{collections::VecDeque, net::IpAddr, time::Duration};
 use super::{
     Assembler, BlockRequest, Content, ContentKey, Deliveries, ExtensionHandshake, HANDSHAKE_BYTES,
     Handshake, MAX_METADATA_ROUNDS, MAX_OUTBOX_BYTES, MAX_QUEUED_METADATA, MAX_REQUEST_BYTES,
-    Message, MetadataMessage, OurExtensionHandshake, Queued, RequestQueue, Shelf, WireError,
+    Message, MetadataMessage, OurExtensionHandshake, OutgoingBlock, Queued, RequestQueue, Shelf,
+    WireError,
     extension::{HANDSHAKE_ID, OUR_METADATA_ID},
     mse::{Envelope, Keyring, MseError, Rc4},
 };
@@ -135,16 +136,6 @@ impl Chunk<'_> {
     }
 }
 
-/// A block on its way out.
-#[derive(Debug)]
-struct Sending {
-    header: [u8; 13],
-    offset: u64,
-    length: u32,
-    /// Of header and block together.
-    sent: u32,
-}
-
 #[derive(Debug)]
 pub struct PeerSession {
     peer: IpAddr,
@@ -170,7 +161,7 @@ pub struct PeerSession {
     haves_told: usize,
     outbox: Vec<u8>,
     outbox_sent: usize,
-    sending: Option<Sending>,
+    sending: Option<OutgoingBlock>,
     deliveries: Deliveries,
     opened_at: Monotonic,
     heard_at: Monotonic,
@@ -237,9 +228,7 @@ impl PeerSession {
             return;
         }
         if let Some(sending) = &mut self.sending {
-            sending.sent += length as u32;
-            if sending.sent == 13 + sending.length {
-                let payload = sending.length;
+            if let Some(payload) = sending.handle_sent(length as u32) {
                 self.sending = None;
                 self.deliveries.block_written(payload);
             }
@@ -248,6 +237,10 @@ impl PeerSession {
         self.outbox_sent += length as usize;
         if self.outbox_sent >= self.outbox.len() {
             self.outbox = Vec::new();
+            self.outbox_sent = 0;
+        } else if self.outbox_sent * 2 >= self.outbox.len() {
+            // Who always has something waiting must not make it grow for ever.
+            self.outbox.drain(..self.outbox_sent);
             self.outbox_sent = 0;
         }
     }
@@ -292,17 +285,36 @@ impl PeerSession {
         }
         let limit = MAX_GRANT_STREAM_BYTES;
         if let (Some(sending), Some(key)) = (&self.sending, self.content) {
-            let header = &sending.header[(sending.sent as usize).min(13)..];
-            let done = sending.sent.saturating_sub(13);
+            let header = sending.header();
             return Some(Chunk::Block {
                 header,
                 content: key,
-                offset: sending.offset + u64::from(done),
-                length: (sending.length - done).min(limit - header.len() as u32),
+                offset: sending.offset(),
+                length: sending.length().min(limit - header.len() as u32),
             });
         }
         let rest = &self.outbox[self.outbox_sent..];
         (!rest.is_empty()).then(|| Chunk::Control(&rest[..rest.len().min(limit as usize)]))
+    }
+
+    /// The blocks that leave next, for sending several in one go: what is left of the one in hand, then
+    /// those that were asked for. `poll_chunk` gives the same bytes, one by one. Nothing when other
+    /// things go first, or in between, or all of it through a cipher.
+    pub fn upcoming_blocks(&self, shelf: &Shelf) -> impl Iterator<Item = OutgoingBlock> {
+        let content = self.content.and_then(|key| shelf.get(key));
+        let content = content.filter(|c| {
+            self.outbox.is_empty()
+                && self.metadata_requests.is_empty()
+                && c.completed().len() <= self.haves_told
+                && self.envelope.is_plain()
+        });
+        content.into_iter().flat_map(|content| {
+            let asked = self
+                .requests
+                .iter()
+                .map_while(|block| Some(OutgoingBlock::new(*block, content.offset_of(*block)?)));
+            self.sending.into_iter().chain(asked)
+        })
     }
 
     /// Whether `poll_chunk` would find anything.
@@ -387,6 +399,17 @@ impl PeerSession {
 
     pub fn deliveries(&mut self) -> &mut Deliveries {
         &mut self.deliveries
+    }
+
+    /// Memory that the connection takes beside its fixed part: what a stranger can make grow.
+    pub fn kept_bytes(&self) -> usize {
+        self.envelope.kept_bytes()
+            + self.greeting.capacity()
+            + self.assembler.kept_bytes()
+            + self.requests.kept_bytes()
+            + self.metadata_requests.capacity() * size_of::<u32>()
+            + self.outbox.capacity()
+            + self.deliveries.kept_bytes()
     }
 
     /// What the peer protocol gets, whatever it came in.
@@ -514,13 +537,13 @@ impl PeerSession {
             self.haves_told += news.len();
             news.iter().for_each(|piece| self.say(Message::Have(*piece)));
         } else if let Some(piece) = self.metadata_requests.pop_front() {
+            self.metadata_requests.shrink_to_fit();
             let payload = MetadataMessage::answer(content.info_bytes(), piece).encode();
             self.say(Message::Extended { id: self.metadata_id, payload: &payload });
         } else if let Some(block) = self.requests.pop()
             && let Some(offset) = content.offset_of(block)
         {
-            let (header, length) = (block.piece_header(), block.length);
-            self.sending = Some(Sending { header, offset, length, sent: 0 });
+            self.sending = Some(OutgoingBlock::new(block, offset));
         }
     }
 

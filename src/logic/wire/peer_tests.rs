@@ -247,6 +247,20 @@ fn bounds_what_a_flood_can_queue() {
 }
 
 #[test]
+fn a_peer_whose_answers_never_end_does_not_make_them_grow() {
+    let mut scene = Scene::new(Bitfield::full(5));
+    scene.greet(true, false).expect("fine");
+    // Choked, so every request is rejected; one chunk of rejects leaves for each chunk that comes.
+    let requests: Vec<_> = (0..960).map(|n| Message::Request(block(n % 4, n, 16))).collect();
+    for _ in 0..100 {
+        scene.hear(&requests).expect("it reads");
+        let chunk = scene.session.poll_chunk(&scene.shelf).expect("rejects").stream_bytes();
+        scene.session.handle_sent(chunk, scene.now);
+        assert!(scene.session.kept_bytes() < 3 * MAX_OUTBOX_BYTES);
+    }
+}
+
+#[test]
 fn sends_metadata_to_whoever_asks_a_few_times() {
     let mut scene = Scene::new(Bitfield::full(5));
     scene.greet(true, true).expect("fine");
@@ -401,6 +415,53 @@ proptest! {
     fn survives_any_bytes_after_the_handshake(bytes in prop::collection::vec(prop_oneof![4 => 0u8..21, 1 => any::<u8>()], 0..2000)) {
         let mut scene = Scene::ready(Bitfield::full(5), true);
         let _ = scene.feed(&bytes);
+    }
+}
+
+#[test]
+fn foresees_no_blocks_when_something_else_goes_first() {
+    let mut scene = Scene::ready(Bitfield::full(5), true);
+    let asked = [block(0, 0, 100), block(1, 0, 200)].map(Message::Request);
+    scene.hear(&asked).expect("fine");
+    let foreseen = |scene: &Scene| scene.session.upcoming_blocks(&scene.shelf).count();
+    assert_eq!(foreseen(&scene), 2);
+    // The reject of a cancel goes before blocks.
+    scene.hear(&[Message::Cancel(block(1, 0, 200))]).expect("fine");
+    assert_eq!(foreseen(&scene), 0);
+    scene.drain();
+    assert_eq!(foreseen(&scene), 0, "nothing is left");
+}
+
+proptest! {
+    /// Whoever sends several blocks in one go sends what would have left one by one.
+    #[test]
+    fn foresees_the_blocks_that_leave(
+        lengths in prop::collection::vec(1u32..=16_000, 1..8),
+        sent in 0u64..30_000,
+    ) {
+        let mut scene = Scene::ready(Bitfield::full(5), true);
+        for (begin, length) in lengths.iter().enumerate() {
+            let asked = Message::Request(block(0, begin as u32, *length));
+            scene.hear(&[asked]).expect("fine");
+        }
+        // So that one of them is in hand.
+        if let Some(chunk) = scene.session.poll_chunk(&scene.shelf) {
+            let sent = sent.min(chunk.stream_bytes());
+            scene.session.handle_sent(sent, scene.now);
+        }
+        let foreseen: Vec<_> = scene.session.upcoming_blocks(&scene.shelf).collect();
+        for block in foreseen {
+            let left = block.header().len() as u64 + u64::from(block.length());
+            match scene.session.poll_chunk(&scene.shelf) {
+                Some(Chunk::Block { header, offset, length, .. }) => {
+                    prop_assert_eq!(header, block.header());
+                    prop_assert_eq!((offset, length), (block.offset(), block.length()));
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+            scene.session.handle_sent(left, scene.now);
+        }
+        prop_assert_eq!(scene.session.poll_chunk(&scene.shelf), None);
     }
 }
 

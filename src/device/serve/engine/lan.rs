@@ -96,7 +96,7 @@ impl Loop {
             && let Some(index) = self.lan_turns.current()
         {
             match self.take_lan_turn(index, &mut left, now) {
-                Ok(Turn::Sent) => self.lan_turns.pass(),
+                Ok(Turn::Sent { .. }) => self.lan_turns.pass(),
                 Ok(Turn::Nothing | Turn::Blocked) => {
                     self.lan_turns.leave();
                     if let Some(connection) = self.connection(index) {
@@ -119,11 +119,11 @@ impl Loop {
         else {
             return Ok(Turn::Nothing);
         };
-        let mut turn = Turn::Sent;
+        let mut turn = Turn::Nothing;
         for _ in 0..CHUNKS_A_TURN.min(*left) {
             let (files, pacer, scratch) = (&mut self.files, &mut self.lan_pacer, &mut self.scratch);
             turn = connection.send_chunk(&self.shelf, files, pacer, scratch, now)?;
-            if !matches!(turn, Turn::Sent) {
+            if !matches!(turn, Turn::Sent { .. }) {
                 break;
             }
             *left -= 1;

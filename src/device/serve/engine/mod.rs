@@ -30,6 +30,7 @@ use super::{
     deadlines::{Deadlines, Who},
     files::OpenFiles,
     lan::LanWatch,
+    pipe::BlockPipe,
 };
 use crate::logic::{
     choke::{Choker, slots_for},
@@ -93,6 +94,8 @@ pub(super) struct Loop {
     keyring: Keyring,
     /// All connections encrypt in one buffer.
     scratch: Box<[u8]>,
+    /// Several blocks of one connection gather in it.
+    pipe: BlockPipe,
 
     shelf: Shelf,
     files: OpenFiles,
@@ -157,6 +160,7 @@ impl Loop {
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             keyring: Keyring::new(StdRng::from_rng(&mut rand::rng())),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            pipe: BlockPipe::new()?,
             shelf: Shelf::default(),
             files: OpenFiles::new(content),
             choker: Choker::new(slots_for(Allowance::Paused)),
@@ -228,10 +232,8 @@ impl Loop {
 
     /// Lets events gather, unless something can be done at once. A request ends it.
     fn rest(&self) -> Option<Request> {
-        if self.has_work()
-            || self.lan_is_busy()
-            || (!self.is_limited() && self.chunks_sent >= BUSY_CHUNKS)
-        {
+        let unlimited_is_busy = !self.is_limited() && self.chunks_sent >= BUSY_CHUNKS;
+        if self.has_work() || self.lan_is_busy() || unlimited_is_busy {
             return None;
         }
         let until_send = self.send_at.map_or(Duration::ZERO, |at| at.saturating_since(self.now()));

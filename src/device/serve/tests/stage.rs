@@ -56,8 +56,11 @@ fn noise(bytes: usize) -> Vec<u8> {
 }
 
 pub fn settings() -> ServeSettings {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // Whatever the machine's default: blocks leave in runs under every one but BBR.
+    socket2::SockRef::from(&listener).set_tcp_congestion(b"reno").expect("every kernel has it");
     ServeSettings {
-        listeners: vec![TcpListener::bind("127.0.0.1:0").expect("a free port")],
+        listeners: vec![listener],
         on_first_peer: Box::new(|| ()),
         peer_id: *b"-LA0001-0123456789ab",
         client_name: "Larder/test".into(),

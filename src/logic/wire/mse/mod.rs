@@ -147,9 +147,25 @@ impl Envelope {
         }
     }
 
+    /// Whether all that is to leave leaves as it is, and nothing of our own handshake waits.
+    pub fn is_plain(&self) -> bool {
+        self.answer.is_empty() && !matches!(self.state, State::Encrypted(_))
+    }
+
     /// The content that the encrypted handshake named; the plain one inside must name it too.
     pub fn content(&self) -> Option<ContentKey> {
         self.content
+    }
+
+    /// Memory behind the pointers: a handshake half done, or the ciphers.
+    pub fn kept_bytes(&self) -> usize {
+        let state = match &self.state {
+            State::Undecided(_) | State::Plain | State::Failed => 0,
+            State::Negotiating(_) => size_of::<Responder>() + size_of::<Agreement>(),
+            State::Ending(..) => size_of::<Rc4>(),
+            State::Encrypted(_) => size_of::<Ciphers>(),
+        };
+        state + self.answer.capacity()
     }
 
     fn negotiate(
