@@ -1,6 +1,6 @@
 //! `larderd`'s settings.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 
 use serde::Deserialize;
 use url::Url;
@@ -10,6 +10,10 @@ use crate::logic::{
     governor::allowance::{self, Asymmetry, DAY_NAMES, Schedule, UTC_OFFSET_MINUTES},
     units::{GIB, MIB},
 };
+
+/// One holds a descriptor and some kilobytes of the kernel's memory; beyond these, it is a typing
+/// error and no router.
+const CONNECTIONS: RangeInclusive<u32> = 1..=100_000;
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -39,6 +43,7 @@ pub struct Serve {
     pub egress_bytes_per_second_max: u64,
     pub connections_max: u32,
     pub connections_per_ip_max: u32,
+    pub connections_per_content_max: u32,
 }
 
 /// The owner's week; each day is 24 characters, one an hour.
@@ -109,6 +114,7 @@ impl Default for Serve {
             egress_bytes_per_second_max: 1_250_000,
             connections_max: 500,
             connections_per_ip_max: 16,
+            connections_per_content_max: 400,
         }
     }
 }
@@ -201,10 +207,18 @@ impl Settings for DeviceConfig {
         if self.serve.egress_bytes_per_second_max < 1024 {
             return Err("serve.egress_bytes_per_second_max is under 1024: to stop serving, pause on the admin page".into());
         }
-        if self.serve.connections_max == 0 || self.serve.connections_per_ip_max == 0 {
-            return Err(
-                "serve.connections_max and serve.connections_per_ip_max must be at least 1".into(),
-            );
+        for (name, max) in [
+            ("connections_max", self.serve.connections_max),
+            ("connections_per_ip_max", self.serve.connections_per_ip_max),
+            ("connections_per_content_max", self.serve.connections_per_content_max),
+        ] {
+            if !CONNECTIONS.contains(&max) {
+                return Err(format!(
+                    "serve.{name} is {max}: it must be from {} to {}",
+                    CONNECTIONS.start(),
+                    CONNECTIONS.end()
+                ));
+            }
         }
         self.schedule.settle()?;
         match &self.hub.url {
@@ -250,6 +264,8 @@ mod tests {
         for bad in [
             "[serve]\nlisten = []",
             "[serve]\negress_bytes_per_second_max = 3",
+            "[serve]\nconnections_max = 0",
+            "[serve]\nconnections_per_content_max = 1000000",
             "[hub]\nurl = \"ftp://x/\"",
             "[schedule]\nutc_offset_minutes = 900",
             "[schedule]\nfriday = \"FFFF\"",

@@ -153,7 +153,11 @@ impl Daemon {
         match message {
             Message::Event(event) => {
                 self.remember(&event);
+                let list_changed = matches!(event, Event::ListVerified { .. });
                 self.node.handle_event(event, now);
+                if list_changed {
+                    self.weigh_all();
+                }
             }
             Message::Contact(topic, Ok(server_time)) => {
                 if let Some(server_time) = server_time {
@@ -172,6 +176,7 @@ impl Daemon {
                 let infohash = servable.infohash;
                 if self.fill.as_ref().is_some_and(|fill| fill.infohash == infohash) {
                     self.engine.send(ServeCommand::Add(servable));
+                    self.weigh(infohash);
                 }
                 self.refresh_holding(infohash);
             }
@@ -348,7 +353,10 @@ impl Daemon {
             }))
         });
         match servable {
-            Ok(Some(servable)) => self.engine.send(ServeCommand::Add(servable)),
+            Ok(Some(servable)) => {
+                self.engine.send(ServeCommand::Add(servable));
+                self.weigh(infohash);
+            }
             Ok(None) => tracing::error!(%infohash, "cannot serve: the store does not know it"),
             Err(error) => tracing::error!(%infohash, "cannot serve: {error}"),
         }

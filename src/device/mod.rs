@@ -10,6 +10,7 @@ mod identity;
 mod line;
 mod message;
 mod observe;
+mod open_files;
 mod owner;
 mod preload;
 pub mod serve;
@@ -19,6 +20,7 @@ pub mod store;
 pub mod swarm;
 mod tasks;
 pub mod upstream;
+mod weights;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -26,7 +26,7 @@ use super::{
     identity::Identity,
     line::{self, Line},
     message::Message,
-    observe,
+    observe, open_files,
     owner::{OwnerBackend, StoredCredentials, setup_code},
     serve::{Engine, OpenContent, ServeSettings, ServeStats},
     status::{self, EgressHistory},
@@ -101,7 +101,8 @@ pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
 }
 
 impl Daemon {
-    async fn start(config: DeviceConfig) -> Result<Daemon, DaemonError> {
+    async fn start(mut config: DeviceConfig) -> Result<Daemon, DaemonError> {
+        open_files::make_room(&mut config.serve);
         let clock = Clock::new();
         let now = clock.now();
         let store = Store::open(&config.data_dir)?;
@@ -118,6 +119,7 @@ impl Daemon {
                 client_name: format!("Larder {}", env!("CARGO_PKG_VERSION")),
                 connections_max: config.serve.connections_max,
                 connections_per_ip_max: config.serve.connections_per_ip_max,
+                connections_per_content_max: config.serve.connections_per_content_max,
                 listen_port: peer.port(),
             },
             Box::new(StoredContent(store.clone())),

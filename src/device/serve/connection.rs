@@ -51,6 +51,8 @@ pub(super) struct Connection {
     pub group: IpAddr,
     /// Tells it from earlier connections in the same place.
     pub generation: u32,
+    /// Admission was told what it has named.
+    pub named: bool,
     /// Stands in the ring of those that send.
     pub in_turns: bool,
     /// What the choker was last told.
@@ -64,6 +66,8 @@ pub(super) struct Connection {
     stream_bytes_told: u64,
     /// As far as they are booked.
     retransmitted_bytes_booked: u64,
+    /// By `gets_through`.
+    acknowledged_bytes_seen: u64,
     /// Not yet handed to the books.
     usage: Usage,
 }
@@ -104,6 +108,7 @@ impl Connection {
             class: class_of(peer.ip()),
             group: address_group(peer.ip()),
             generation,
+            named: false,
             in_turns: false,
             was_interested: false,
             writable: true,
@@ -111,14 +116,15 @@ impl Connection {
             share: None,
             stream_bytes_told: 0,
             retransmitted_bytes_booked: 0,
+            acknowledged_bytes_seen: 0,
             usage: Usage::default(),
             stream,
         }
     }
 
     /// It would have us send more headers than content.
-    pub fn asks_for_tiny_segments(&self) -> bool {
-        SockRef::from(&self.stream).tcp_mss().is_ok_and(|mss| mss < MIN_SEGMENT_PAYLOAD_BYTES)
+    pub fn asks_for_tiny_segments(stream: &TcpStream) -> bool {
+        SockRef::from(stream).tcp_mss().is_ok_and(|mss| mss < MIN_SEGMENT_PAYLOAD_BYTES)
     }
 
     pub fn source(&mut self) -> &mut TcpStream {
@@ -263,6 +269,14 @@ impl Connection {
             let unacknowledged = sys::unacknowledged_bytes(&self.stream).unwrap_or(u64::MAX);
             self.usage.payload_bytes += self.session.deliveries().settle(unacknowledged);
         }
+    }
+
+    /// Whether the peer's kernel has acknowledged anything since the last call: a socket without room
+    /// may be one that is paced, or one whose peer does not read.
+    pub fn gets_through(&mut self) -> bool {
+        let unacknowledged = sys::unacknowledged_bytes(&self.stream).unwrap_or(u64::MAX);
+        let acknowledged = self.session.deliveries().written().saturating_sub(unacknowledged);
+        acknowledged > std::mem::replace(&mut self.acknowledged_bytes_seen, acknowledged)
     }
 
     /// Usage since the last call. Settle first.

@@ -4,20 +4,29 @@
 //! BEP 3's tit-for-tat has no meaning for a seeder that never downloads, so the rule is plain: an
 //! interested peer is unchoked at once while a slot is free. When slots are short, a peer that has
 //! had its tenure goes to the end of the queue, and one that holds a slot without taking anything
-//! goes sooner.
+//! goes sooner. Each content has a queue of its own, and the next turn goes to the content that is
+//! furthest behind its share (`shares`). Whoever took nothing in its last turn comes after those who
+//! did not waste one, but not never: a crowd that asks and does not read holds up nobody for long.
+
+mod shares;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use super::{governor::Allowance, now::Monotonic};
+use self::shares::Shares;
+pub use self::shares::{PIN_WEIGHT, WEIGHT_MAX, weight_of};
+use super::{governor::Allowance, now::Monotonic, wire::ContentKey};
 
 /// How long a peer keeps its slot while others wait. BEP 3 turns its optimistic slot every 30 s:
 /// long enough for TCP to find its pace, short enough for a queue to move.
 pub const TENURE: Duration = Duration::from_secs(30);
-/// A slot that moved nothing for this long is given away, if anyone waits for it.
-pub const UNUSED: Duration = Duration::from_secs(10);
+/// A slot that moved nothing for this long, although it could, is given away if anyone waits for it.
+/// A peer far away answers an unchoke within a second, and the slowest clients ask once a second.
+pub const UNUSED: Duration = Duration::from_secs(3);
+/// While others want them, one turn in so many is for peers that wasted their last.
+const SECOND_CHANCE_EVERY: u32 = 8;
 
 /// Below this, BEP 3's usual four, a single slow reader would idle the uplink.
 pub const SLOTS_MIN: u32 = 4;
@@ -51,21 +60,46 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct Choker {
     slots: usize,
+    /// Everyone who is interested, holder or not, with what it wants.
+    wanting: BTreeMap<PeerKey, ContentKey>,
     holders: BTreeMap<PeerKey, Holder>,
-    waiting: VecDeque<PeerKey>,
+    waiting: Shares,
+    /// They wait too, but had a turn and took nothing.
+    second_chances: VecDeque<PeerKey>,
+    /// Turns since one of them had one.
+    turns_of_others: u32,
+    /// Whoever has wasted its last turn, until it takes something or leaves for good.
+    wasteful: BTreeSet<PeerKey>,
     decisions: VecDeque<Decision>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     since: Monotonic,
+    tenure_end: Monotonic,
+    /// Or when it got the slot.
     took_at: Monotonic,
+    took: bool,
 }
 
 impl Holder {
+    fn new(now: Monotonic) -> Holder {
+        Holder { since: now, tenure_end: now + TENURE, took_at: now, took: false }
+    }
+
     /// When somebody who waits may have the slot.
     fn yields_at(self) -> Monotonic {
-        (self.since + TENURE).min(self.took_at + UNUSED)
+        self.tenure_end.min(self.unused_at())
+    }
+
+    /// More are due than wait: it stays, and keeps its place among those who go next.
+    fn stay(&mut self, now: Monotonic) {
+        self.tenure_end = self.tenure_end.max(now + TENURE);
+        self.took_at = self.took_at.max(now);
+    }
+
+    fn unused_at(self) -> Monotonic {
+        self.took_at + UNUSED
     }
 }
 
@@ -73,45 +107,50 @@ impl Choker {
     pub fn new(slots: u32) -> Choker {
         Choker {
             slots: slots as usize,
+            wanting: BTreeMap::new(),
             holders: BTreeMap::new(),
-            waiting: VecDeque::new(),
+            waiting: Shares::default(),
+            second_chances: VecDeque::new(),
+            turns_of_others: 0,
+            wasteful: BTreeSet::new(),
             decisions: VecDeque::new(),
         }
     }
 
     /// Idempotent: a peer that repeats its interest neither gains nor loses.
-    pub fn handle_interested(&mut self, peer: PeerKey, now: Monotonic) {
-        if self.holders.contains_key(&peer) || self.waiting.contains(&peer) {
+    pub fn handle_interested(&mut self, peer: PeerKey, content: ContentKey, now: Monotonic) {
+        if self.wanting.contains_key(&peer) {
             return;
         }
-        self.waiting.push_back(peer);
+        self.wanting.insert(peer, content);
+        self.queue(peer, content);
         self.fill(now);
     }
 
     /// Gives the slot to the next; a peer without interest is choked.
     pub fn handle_not_interested(&mut self, peer: PeerKey, now: Monotonic) {
-        if self.holders.remove(&peer).is_some() {
+        if self.leave(peer) {
             self.decisions.push_back(Decision::Choke(peer));
-        } else {
-            self.waiting.retain(|p| *p != peer);
         }
         self.fill(now);
     }
 
     /// As `handle_not_interested`, but nobody is there any more to be told.
     pub fn handle_closed(&mut self, peer: PeerKey, now: Monotonic) {
-        self.holders.remove(&peer);
-        self.waiting.retain(|p| *p != peer);
+        self.leave(peer);
+        self.wasteful.remove(&peer);
         let about =
             |d: &Decision| matches!(d, Decision::Unchoke(p) | Decision::Choke(p) if *p == peer);
         self.decisions.retain(|d| !about(d));
         self.fill(now);
     }
 
-    /// The peer's socket took bytes of a block.
+    /// The peer's socket took bytes of a block, or would have, had there been allowance for them.
     pub fn handle_took(&mut self, peer: PeerKey, now: Monotonic) {
-        if let Some(holder) = self.holders.get_mut(&peer) {
-            holder.took_at = now;
+        let Some(holder) = self.holders.get_mut(&peer) else { return };
+        holder.took_at = now;
+        if !std::mem::replace(&mut holder.took, true) {
+            self.wasteful.remove(&peer);
         }
     }
 
@@ -123,10 +162,22 @@ impl Choker {
             let longest = self.holders.iter().min_by_key(|(key, h)| (h.since, **key));
             let Some(peer) = longest.map(|(key, _)| *key) else { break };
             self.holders.remove(&peer);
-            self.waiting.push_front(peer);
+            if let Some(content) = self.wanting.get(&peer) {
+                self.waiting.push_front(*content, peer);
+            }
             self.decisions.push_back(Decision::Choke(peer));
         }
         self.fill(now);
+    }
+
+    /// What share of the slots a content gets when they are short: 1 to `WEIGHT_MAX`, 1 until told.
+    pub fn set_weight(&mut self, content: ContentKey, weight: u32) {
+        self.waiting.set_weight(content, weight);
+    }
+
+    /// A content is not served any more; its peers were closed before.
+    pub fn forget(&mut self, content: ContentKey) {
+        self.waiting.forget(content);
     }
 
     pub fn poll_decision(&mut self) -> Option<Decision> {
@@ -135,186 +186,120 @@ impl Choker {
 
     /// The next rotation; `None` while nobody waits.
     pub fn poll_timeout(&self) -> Option<Monotonic> {
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && self.second_chances.is_empty() {
             return None;
         }
         self.holders.values().map(|h| h.yields_at()).min()
     }
 
-    /// Moves on everyone whose time is over, as far as others wait.
+    /// Moves on everyone whose time is over, as far as others wait whose turn it is.
     pub fn handle_timeout(&mut self, now: Monotonic) {
-        let over = |h: &Holder| h.yields_at() <= now;
-        let mut due: Vec<_> = self.holders.iter().filter(|(_, h)| over(h)).collect();
-        due.sort_by_key(|(key, h)| (h.since, **key));
-        let due: Vec<PeerKey> =
-            due.into_iter().map(|(key, _)| *key).take(self.waiting.len()).collect();
-        for peer in due {
-            self.holders.remove(&peer);
-            self.waiting.push_back(peer);
-            self.decisions.push_back(Decision::Choke(peer));
+        let due = self.holders.iter().filter(|(_, h)| h.yields_at() <= now);
+        // A slot that nobody uses goes first, then the one held longest.
+        let mut due: Vec<_> = due.map(|(key, h)| (h.unused_at() > now, h.since, *key)).collect();
+        due.sort_unstable();
+        // Whoever makes room now waits for the next time.
+        let mut comers = self.waiting.len() + self.second_chances.len();
+        for (used, _, peer) in due {
+            if comers > 0 && self.move_on(peer, used, now) {
+                comers -= 1;
+            } else if let Some(holder) = self.holders.get_mut(&peer) {
+                holder.stay(now);
+            }
         }
         self.fill(now);
+    }
+
+    /// To the end of the queue, if somebody else is to have the slot.
+    fn move_on(&mut self, peer: PeerKey, used: bool, now: Monotonic) -> bool {
+        let Some(content) = self.wanting.get(&peer).copied() else { return false };
+        let second_chance = self.is_second_chance_due(used);
+        if used && !second_chance {
+            if self.waiting.is_empty() {
+                return false;
+            }
+            if self.waiting.prefers(content) {
+                // The turn is its content's again, and nobody else waits for that.
+                self.waiting.charge(content);
+                self.holders.insert(peer, Holder { took: true, ..Holder::new(now) });
+                return true;
+            }
+        }
+        let Some(next) = self.next(second_chance) else { return false };
+        if self.holders.remove(&peer).is_some_and(|h| !h.took) {
+            self.wasteful.insert(peer);
+        }
+        self.decisions.push_back(Decision::Choke(peer));
+        self.unchoke(next, now);
+        self.queue(peer, content);
+        true
+    }
+
+    /// Counts the turns that pass them by.
+    fn is_second_chance_due(&mut self, used: bool) -> bool {
+        if self.second_chances.is_empty() {
+            self.turns_of_others = 0;
+            return false;
+        }
+        self.turns_of_others += 1;
+        // A slot that nobody uses is theirs at once when nobody else wants it.
+        let due = self.turns_of_others >= SECOND_CHANCE_EVERY || (!used && self.waiting.is_empty());
+        if due {
+            self.turns_of_others = 0;
+        }
+        due
+    }
+
+    /// Who has the next turn.
+    fn next(&mut self, second_chance: bool) -> Option<PeerKey> {
+        let first = if second_chance { self.second_chances.pop_front() } else { None };
+        first.or_else(|| self.waiting.pop()).or_else(|| self.second_chances.pop_front())
+    }
+
+    fn queue(&mut self, peer: PeerKey, content: ContentKey) {
+        if self.wasteful.contains(&peer) {
+            self.second_chances.push_back(peer);
+        } else {
+            self.waiting.push_back(content, peer);
+        }
     }
 
     pub fn unchoked(&self) -> u32 {
         self.holders.len() as u32
     }
 
+    /// Whether it held a slot.
+    fn leave(&mut self, peer: PeerKey) -> bool {
+        let Some(content) = self.wanting.remove(&peer) else { return false };
+        match self.holders.remove(&peer) {
+            Some(holder) => {
+                if !holder.took {
+                    self.wasteful.insert(peer);
+                }
+                true
+            }
+            None => {
+                self.waiting.remove(content, peer);
+                self.second_chances.retain(|p| *p != peer);
+                false
+            }
+        }
+    }
+
     fn fill(&mut self, now: Monotonic) {
         while self.holders.len() < self.slots
-            && let Some(peer) = self.waiting.pop_front()
+            && let Some(peer) = self.next(false)
         {
-            self.holders.insert(peer, Holder { since: now, took_at: now });
-            self.decisions.push_back(Decision::Unchoke(peer));
+            self.unchoke(peer, now);
         }
+        self.waiting.settle();
+    }
+
+    fn unchoke(&mut self, peer: PeerKey, now: Monotonic) {
+        self.holders.insert(peer, Holder::new(now));
+        self.decisions.push_back(Decision::Unchoke(peer));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(seconds: u64) -> Monotonic {
-        Monotonic(Duration::from_secs(seconds))
-    }
-
-    fn drain(choker: &mut Choker) -> Vec<Decision> {
-        std::iter::from_fn(|| choker.poll_decision()).collect()
-    }
-
-    #[test]
-    fn unchokes_at_once_while_a_slot_is_free() {
-        let mut choker = Choker::new(2);
-        for peer in [1, 2, 3, 1] {
-            choker.handle_interested(peer, at(0));
-        }
-        assert_eq!(drain(&mut choker), [Decision::Unchoke(1), Decision::Unchoke(2)]);
-        choker.handle_not_interested(1, at(1));
-        assert_eq!(drain(&mut choker), [Decision::Choke(1), Decision::Unchoke(3)]);
-        choker.handle_closed(2, at(1));
-        assert_eq!((drain(&mut choker), choker.unchoked()), (vec![], 1));
-        assert_eq!(choker.poll_timeout(), None);
-    }
-
-    #[test]
-    fn an_unused_slot_goes_before_a_used_one() {
-        let mut choker = Choker::new(2);
-        (1..=3).for_each(|peer| choker.handle_interested(peer, at(0)));
-        drain(&mut choker);
-        choker.handle_took(1, at(9));
-        assert_eq!(choker.poll_timeout(), Some(at(10)));
-        choker.handle_timeout(at(10));
-        assert_eq!(drain(&mut choker), [Decision::Choke(2), Decision::Unchoke(3)]);
-        choker.handle_took(1, at(19));
-        choker.handle_took(3, at(19));
-        assert_eq!(choker.poll_timeout(), Some(at(29)));
-    }
-
-    #[test]
-    fn nobody_loses_a_slot_that_nobody_wants() {
-        let mut choker = Choker::new(2);
-        (1..=2).for_each(|peer| choker.handle_interested(peer, at(0)));
-        drain(&mut choker);
-        choker.handle_timeout(at(1000));
-        assert_eq!(drain(&mut choker), []);
-    }
-
-    #[test]
-    fn slots_follow_the_allowance() {
-        assert_eq!(slots_for(Allowance::Paused), 0);
-        assert_eq!(slots_for(Allowance::BytesPerSecond(1)), SLOTS_MIN);
-        assert_eq!(slots_for(Allowance::BytesPerSecond(2_500_000)), 13);
-        assert_eq!(slots_for(Allowance::BytesPerSecond(u64::MAX)), SLOTS_LIMITED_MAX);
-        assert!(slots_for(Allowance::Unlimited) > SLOTS_LIMITED_MAX);
-    }
-
-    #[derive(Clone, Copy, Debug)]
-    enum Op {
-        Want(PeerKey),
-        Drop(PeerKey),
-        Close(PeerKey),
-        Took(PeerKey),
-        Slots(u32),
-        Wait(u64),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![
-            4 => (0u32..20).prop_map(Op::Want),
-            1 => (0u32..20).prop_map(Op::Drop),
-            1 => (0u32..20).prop_map(Op::Close),
-            3 => (0u32..20).prop_map(Op::Took),
-            1 => (0u32..8).prop_map(Op::Slots),
-            2 => (1u64..40).prop_map(Op::Wait),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn never_above_the_slots_and_no_slot_is_free_while_someone_waits(
-            ops in prop::collection::vec(op(), 0..200),
-        ) {
-            let (mut now, mut slots) = (at(0), 3u32);
-            let mut choker = Choker::new(slots);
-            let (mut wanting, mut unchoked) = (BTreeSet::new(), BTreeSet::new());
-            for op in ops {
-                match op {
-                    Op::Want(p) => { wanting.insert(p); choker.handle_interested(p, now); }
-                    Op::Drop(p) => { wanting.remove(&p); choker.handle_not_interested(p, now); }
-                    Op::Close(p) => {
-                        wanting.remove(&p);
-                        unchoked.remove(&p);
-                        choker.handle_closed(p, now);
-                    }
-                    Op::Took(p) => choker.handle_took(p, now),
-                    Op::Slots(n) => { slots = n; choker.set_slots(n, now); }
-                    Op::Wait(s) => { now = now + Duration::from_secs(s); choker.handle_timeout(now); }
-                }
-                // The decisions, as peers see them, never leave more unchoked than there are slots
-                // once all are carried out, and alternate for each peer.
-                while let Some(decision) = choker.poll_decision() {
-                    match decision {
-                        Decision::Unchoke(p) => prop_assert!(unchoked.insert(p)),
-                        Decision::Choke(p) => prop_assert!(unchoked.remove(&p)),
-                    }
-                }
-                prop_assert!(unchoked.is_subset(&wanting));
-                prop_assert_eq!(unchoked.len(), wanting.len().min(slots as usize));
-                prop_assert_eq!(unchoked.len() as u32, choker.unchoked());
-            }
-        }
-
-        #[test]
-        fn everyone_gets_a_turn(peers in 1u32..40, slots in 1u32..6) {
-            let mut choker = Choker::new(slots);
-            (0..peers).for_each(|p| choker.handle_interested(p, at(0)));
-            let mut served = BTreeSet::new();
-            let rounds = peers.div_ceil(slots);
-            for _ in 0..rounds {
-                for decision in drain(&mut choker) {
-                    if let Decision::Unchoke(p) = decision { served.insert(p); }
-                }
-                if let Some(t) = choker.poll_timeout() {
-                    // All are busy to the end of their tenure.
-                    (0..peers).for_each(|p| choker.handle_took(p, t));
-                    let tenure_over = choker.poll_timeout().expect("someone waits");
-                    choker.handle_timeout(tenure_over.max(t));
-                    while choker.poll_timeout().is_some_and(|next| next <= tenure_over) {
-                        choker.handle_timeout(tenure_over);
-                    }
-                }
-            }
-            for _ in 0..3 * rounds {
-                for decision in drain(&mut choker) {
-                    if let Decision::Unchoke(p) = decision { served.insert(p); }
-                }
-                if let Some(t) = choker.poll_timeout() { choker.handle_timeout(t); }
-            }
-            prop_assert_eq!(served.len() as u32, peers);
-        }
-    }
-}
+mod tests;

@@ -54,6 +54,10 @@ impl RequestQueue {
         self.queue.is_empty()
     }
 
+    pub fn kept_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<BlockRequest>()
+    }
+
     pub fn len(&self) -> usize {
         self.queue.len()
     }

@@ -9,7 +9,6 @@ mod sending;
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
     sync::{
         Arc,
         atomic::Ordering,
@@ -29,6 +28,7 @@ use super::{
     files::OpenFiles,
 };
 use crate::logic::{
+    admission::{Admission, Limits},
     choke::{Choker, slots_for},
     governor::{Allowance, Pacer, SLACK, Turns},
     infohash::Infohash,
@@ -66,8 +66,6 @@ pub(super) struct Loop {
     inbox: Receiver<Request>,
     started: Instant,
     us: LocalPeer,
-    connections_max: usize,
-    connections_per_group_max: u32,
 
     listeners: Vec<TcpListener>,
     /// Listeners that may have more to accept: edges are told once.
@@ -75,8 +73,7 @@ pub(super) struct Loop {
     accept_retry_at: Option<Monotonic>,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<u32>,
-    connected: u32,
-    groups: BTreeMap<IpAddr, u32>,
+    admission: Admission,
     generation: u32,
     /// Connections that may have more to read.
     to_read: Vec<u32>,
@@ -113,6 +110,11 @@ impl Loop {
         if settings.listeners.len() > FIRST_CONNECTION {
             return Err(io::Error::other("too many addresses to listen on"));
         }
+        let limits = Limits {
+            connections_max: settings.connections_max,
+            connections_per_group_max: settings.connections_per_ip_max,
+            connections_per_content_max: settings.connections_per_content_max,
+        };
         let mut listeners = vec![];
         for (i, listener) in settings.listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
@@ -126,15 +128,12 @@ impl Loop {
             inbox,
             started: Instant::now(),
             us,
-            connections_max: settings.connections_max as usize,
-            connections_per_group_max: settings.connections_per_ip_max,
             listeners,
             to_accept,
             accept_retry_at: None,
             connections: vec![],
             free: vec![],
-            connected: 0,
-            groups: BTreeMap::new(),
+            admission: Admission::new(limits),
             generation: 0,
             to_read: vec![],
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -224,7 +223,7 @@ impl Loop {
 
     fn publish(&self) {
         self.stats.egress_wire_bytes.store(self.pacer.spent_bytes(), Ordering::Relaxed);
-        self.stats.peers_connected.store(self.connected, Ordering::Relaxed);
+        self.stats.peers_connected.store(self.admission.connections(), Ordering::Relaxed);
         self.stats.peers_unchoked.store(self.choker.unchoked(), Ordering::Relaxed);
     }
 
@@ -279,12 +278,19 @@ impl Loop {
                     self.close(index, Close::ContentRemoved, now);
                 }
                 self.shelf.remove(infohash);
+                self.choker.forget(key);
                 self.files.forget(key);
+            }
+            ServeCommand::SetWeight { infohash, weight } => {
+                if let Some(key) = self.shelf.find(infohash) {
+                    self.choker.set_weight(key, weight);
+                }
             }
             ServeCommand::SetAllowance(allowance) => {
                 let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
                 self.choker.set_slots(slots_for(allowance), now);
+                self.admission.set_allowance(allowance);
                 self.shares.handle_change();
             }
         }
@@ -315,11 +321,13 @@ impl Loop {
             Ok(ReadEnd::More) => self.to_read.push(index),
             Err(why) => return self.close(index, why, now),
         }
+        self.handle_heard(index, now);
+        let Some(connection) = self.connection(index) else { return };
         let interested = connection.session.is_interested();
         if interested != connection.was_interested {
             connection.was_interested = interested;
-            if interested {
-                self.choker.handle_interested(index, now);
+            if let Some(content) = connection.session.content().filter(|_| interested) {
+                self.choker.handle_interested(index, content, now);
             } else {
                 self.choker.handle_not_interested(index, now);
             }
@@ -329,6 +337,7 @@ impl Loop {
 
     fn handle_timeouts(&mut self, now: Monotonic) {
         if self.choker.poll_timeout().is_some_and(|at| at <= now) {
+            self.excuse_the_paced(now);
             self.choker.handle_timeout(now);
         }
         while let Some(who) = self.deadlines.pop_due(now) {

@@ -28,7 +28,7 @@ impl Loop {
             };
             self.shares.handle_change();
             if let Decision::Unchoke(_) = decision {
-                connection.session.unchoke();
+                connection.session.unchoke(now);
             } else {
                 let next_in_stream = connection.session.is_between_messages();
                 connection.session.choke();
@@ -91,6 +91,18 @@ impl Loop {
             self.choker.handle_took(index, now);
         }
         Ok(turn)
+    }
+
+    /// Whoever waits for the allowance, or gets its share of it slowly, makes use of its slot.
+    pub(super) fn excuse_the_paced(&mut self, now: Monotonic) {
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            let Some(connection) = connection.as_mut().filter(|c| c.session.is_unchoked()) else {
+                continue;
+            };
+            if connection.in_turns || connection.gets_through() {
+                self.choker.handle_took(index as u32, now);
+            }
+        }
     }
 
     /// A connection with something to send and room for it stands in the ring.
