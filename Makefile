@@ -81,6 +81,13 @@ bench-seeders: ## Compare Larder with what Debian packages, as root; writes docs
 	cargo build --locked --release --bin larderd --example load
 	benches/seeders/compare.py --load $(abspath $(TARGET_DIR))/release/examples/load $(ARGS)
 
+.PHONY: bench-hostile
+bench-hostile: ## Measure what honest peers notice of hostile ones, as root; writes docs/hostile.md (5 minutes).
+	cargo build --locked --release --bin larderd --example load --example attack
+	benches/hostile/run.py --larderd $(abspath $(TARGET_DIR))/release/larderd \
+		--load $(abspath $(TARGET_DIR))/release/examples/load \
+		--attack $(abspath $(TARGET_DIR))/release/examples/attack $(ARGS)
+
 ##### The owner's page
 
 .PHONY: web

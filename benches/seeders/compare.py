@@ -286,10 +286,10 @@ def conditions(rounds, versions, loads):
     yield "Versions: " + "; ".join(f"{name}: {text}" for name, text in versions.items()) + "."
 
 
-def write(text):
-    page = DOCS.read_text()
+def write(text, docs=DOCS):
+    page = docs.read_text()
     head, rest = page.split(BEGIN)
-    DOCS.write_text(head + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
+    docs.write_text(head + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
 
 
 def main():
@@ -328,4 +328,5 @@ def main():
         write(text)
 
 
-main()
+if __name__ == "__main__":
+    main()
