@@ -13,7 +13,7 @@ export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export PUPPETEER_SKIP_DOWNLOAD := 1
 
 # Units, and those in tests/ that start no programs. All else in tests/ starts the real ones.
-FAST := kind(lib) + binary(tidy)
+FAST := kind(lib) + binary(tidy) + binary(fuzz_replay) + binary(sim)
 NEXTEST := cargo nextest run --locked
 
 .PHONY: help
@@ -31,7 +31,7 @@ demo: ## Run the whole chain on this machine: hub, device, content, earnings.
 
 .PHONY: test
 test: ## Install what is missing, then run everything that CI runs.
-	@scripts/steps setup lint web-check deny arm-check size e2e-web tests
+	@scripts/steps setup lint bench-check web-check deny arm-check size e2e-web tests
 
 .PHONY: check
 check: ## The fast loop: formatting, clippy, unit and architecture tests.
@@ -62,6 +62,14 @@ tests: ## All Rust tests: units, architecture, and the programs with real client
 e2e: ## Only the tests of whole programs with real clients.
 	$(NEXTEST) -E 'not ($(FAST))' $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for a bounded time each (FUZZ_SECONDS=120); needs a nightly compiler. TARGETS="mse session" chooses.
+	@scripts/fuzz $(TARGETS)
+
+.PHONY: fuzz-seeds
+fuzz-seeds: ## Write into fuzz/corpus what our encoders write today.
+	$(NEXTEST) --test fuzz_replay --run-ignored only
+
 .PHONY: deny
 deny: ## Licences, bans and sources of the dependencies; advisories where they can be fetched.
 	@scripts/deny
@@ -77,9 +85,23 @@ size: ## Release sizes and idle memory; fails over the budget (larderd: 12 MiB, 
 ##### Measurements
 
 .PHONY: bench-seeders
-bench-seeders: ## Compare Larder with what Debian packages, as root; writes docs/benchmarks.md (40 minutes).
-	cargo build --locked --release --bin larderd --example load
-	benches/seeders/compare.py --load $(abspath $(TARGET_DIR))/release/examples/load $(ARGS)
+bench-seeders: ## Compare Larder with other seeders, as root; writes docs/benchmarks.md (25 minutes; ARGS=--quick: 8).
+	cargo build --locked --release --bin larderd --example load --example floor
+	benches/seeders/compare.py --programs $(abspath $(TARGET_DIR))/release/examples $(ARGS)
+
+.PHONY: bench-sending
+bench-sending: ## Compare ways for blocks to leave, as anyone (3 minutes); docs/adr/0020 is about it.
+	cargo build --locked --release --example sending
+	$(TARGET_DIR)/release/examples/sending $(ARGS)
+
+.PHONY: bench-household
+bench-household: bench-check ## What a household notices of Larder, as root; writes docs/household.md (20 minutes; ARGS=--quick: 2).
+	cargo build --locked --release --bin larderd --example load --example delay_relay
+	benches/household/bench.py --programs $(abspath $(TARGET_DIR))/release $(ARGS)
+
+.PHONY: bench-check
+bench-check: ## Unit tests of how the household bench reckons.
+	python3 -m unittest discover -q -s benches/household
 
 .PHONY: bench-hostile
 bench-hostile: ## Measure what honest peers notice of hostile ones, as root; writes docs/hostile.md (5 minutes).

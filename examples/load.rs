@@ -5,10 +5,11 @@
 //!     load --torrent FILE --target IP:PORT [--connections N] [--depth N] [--seconds S] [--warmup S]
 //!          [--bytes-max N] [--blocks-per-second N] [--sequential] [--source IP]
 //!
-//! With `--source`, each connection comes from an address of its own, counted up from there.
+//! With `--source`, each connection comes from an address of its own, counted up from there. Seconds
+//! count from the first byte of a block: Transmission unchokes nobody in the first ten.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     error::Error,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -25,6 +26,9 @@ const BIN: Duration = Duration::from_millis(100);
 const BINS_A_SECOND: usize = 10;
 /// How often paced connections ask: often enough for a smooth load, rare enough to cost little.
 const ASK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long the first byte of a block may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Failure = Box<dyn Error>;
 
@@ -125,6 +129,7 @@ struct Peer {
 struct Load {
     plan: Plan,
     rng: SmallRng,
+    /// The first byte of a block, or until it comes, now.
     started: Instant,
     seen: Seen,
 }
@@ -147,16 +152,37 @@ fn main() -> Result<(), Failure> {
     }
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; 256 * 1024];
+    let mut to_read = BTreeSet::new();
     let paced = load.plan.blocks_per_second > 0.0;
     let mut asked_at = load.started;
     let end = Duration::from_secs_f64(load.plan.seconds);
+    let opened = load.started;
     while load.started.elapsed() < end && load.seen.payload < load.plan.bytes_max {
-        poll.poll(&mut events, Some(if paced { ASK_INTERVAL } else { BIN }))?;
-        for event in &events {
-            let peer = &mut peers[event.token().0];
-            if load.read(peer, &mut buffer).is_err() && !peer.closed {
-                peer.closed = true;
-                load.seen.closed += 1;
+        if load.seen.payload == 0 {
+            if opened.elapsed() > PATIENCE {
+                break;
+            }
+            load.started = Instant::now();
+        }
+        let wait = match () {
+            _ if !to_read.is_empty() => Duration::ZERO,
+            _ if paced => ASK_INTERVAL,
+            _ => BIN,
+        };
+        poll.poll(&mut events, Some(wait))?;
+        to_read.extend(events.iter().map(|event| event.token().0));
+        for n in std::mem::take(&mut to_read) {
+            let peer = &mut peers[n];
+            match load.read(peer, &mut buffer) {
+                Ok(true) => {
+                    to_read.insert(n);
+                }
+                Ok(false) => {}
+                Err(_) if !peer.closed => {
+                    peer.closed = true;
+                    load.seen.closed += 1;
+                }
+                Err(_) => {}
             }
             load.ask(peer);
         }
@@ -210,20 +236,20 @@ impl Load {
         })
     }
 
-    fn read(&mut self, peer: &mut Peer, buffer: &mut [u8]) -> Result<(), ErrorKind> {
-        loop {
-            match peer.stream.read(buffer) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof),
-                Ok(n) => {
-                    self.take(peer, &buffer[..n]);
-                    // Keep the seeder busy while the rest is read.
-                    self.ask(peer);
-                }
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
-                    return Ok(());
-                }
-                Err(e) => return Err(e.kind()),
+    /// One buffer's worth, so that nobody gets more by being quick to refill. True: there may be more,
+    /// and the socket will not say so again.
+    fn read(&mut self, peer: &mut Peer, buffer: &mut [u8]) -> Result<bool, ErrorKind> {
+        match peer.stream.read(buffer) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof),
+            Ok(n) => {
+                self.take(peer, &buffer[..n]);
+                Ok(n == buffer.len())
             }
+            Err(e) => match e.kind() {
+                ErrorKind::WouldBlock | ErrorKind::NotConnected => Ok(false),
+                ErrorKind::Interrupted => Ok(true),
+                broken => Err(broken),
+            },
         }
     }
 

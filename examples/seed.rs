@@ -52,6 +52,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         connections_per_ip_max: 2_000,
         connections_per_content_max: 2_000,
         listen_port: listen.port(),
+        on_first_peer: Box::new(|| ()),
+        lan_prefixes: None,
     };
     let engine = Engine::start(settings, Box::new(Files(files)))?;
     engine.send(ServeCommand::SetAllowance(allowance));

@@ -22,11 +22,12 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "seeders"))
-import compare  # noqa: E402
+import machine  # noqa: E402
+import table  # noqa: E402
 
 DOCS = HERE.parent.parent / "docs" / "hostile.md"
-PEERS, PAGE = f"{compare.IP}:{compare.PORT}", f"127.0.0.1:{compare.API}"
-MIB = compare.MIB
+PEERS, PAGE = f"{machine.IP}:6881", "127.0.0.1:6890"
+MIB = machine.MIB
 CALM = "–"
 
 
@@ -43,6 +44,10 @@ def poll(seconds):
         time.sleep(0.02)
     took.sort()
     print(json.dumps({"p50": took[len(took) // 2], "p99": took[len(took) * 99 // 100], "answers": len(took)}))
+
+
+def field(path, name):
+    return next(int(line.split()[1]) for line in open(path) if line.startswith(name + ":"))
 
 
 class Device:
@@ -71,7 +76,7 @@ listen = "{PAGE}"
         time.sleep(1)
 
     def memory(self):
-        return compare.field(f"/proc/{self.process.pid}/status", "RssAnon") * 1024
+        return field(f"/proc/{self.process.pid}/status", "RssAnon") * 1024
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -131,10 +136,10 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     (args.work / "data").mkdir(parents=True, exist_ok=True)
     (args.work / "big").mkdir(exist_ok=True)
-    compare.make_content(args.work / "data", args.work / "big", "big.bin", 1024 * MIB, MIB, 1)
+    machine.make_content(args.work / "data", args.work / "big", "big.bin", 1024 * MIB, MIB, 1)
     known = subprocess.run([args.attack, "--attack", "list"], check=True, capture_output=True, text=True).stdout.split()
     attacks = args.attacks.split(",") if args.attacks else known
-    namespace, runs, loads = compare.Namespace(), {}, []
+    namespace, runs, loads = machine.Namespace(), {}, []
     try:
         for turn in range(args.rounds):
             for attack in [None, *attacks, None]:
@@ -153,7 +158,7 @@ def main():
              "| --- | --- | --- | --- | --- | --- |", *(row(a, runs[a], calm) for a in [None, *attacks])]
     print("\n".join(lines))
     if not args.no_write:
-        compare.write("\n".join(lines), DOCS)
+        table.write_into(DOCS, "\n".join(lines))
 
 
 main()

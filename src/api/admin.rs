@@ -65,6 +65,7 @@ pub struct Status {
     /// When the state has a cause that someone can act on: one English sentence.
     pub problem: Option<String>,
     pub pause: PauseView,
+    /// On the wire to the internet.
     pub egress_bytes_per_second: u64,
     /// The owner's limit.
     pub egress_bytes_per_second_max: u64,
@@ -74,6 +75,9 @@ pub struct Status {
     pub allowance_reason: Reason,
     /// Wire bytes per second, oldest first, one value a second, 60 at most.
     pub egress_history: Vec<u64>,
+    /// To peers in the household, which no limit concerns and nobody pays.
+    #[serde(default)]
+    pub lan_egress_bytes_per_second: u64,
     pub peers_connected: u32,
     pub earnings: Earnings,
     pub cache: CacheView,

@@ -7,13 +7,18 @@ use url::Url;
 
 use super::Settings;
 use crate::logic::{
-    governor::allowance::{self, Asymmetry, DAY_NAMES, Schedule, UTC_OFFSET_MINUTES},
+    governor::{
+        Prefix,
+        allowance::{self, Asymmetry, DAY_NAMES, Schedule, UTC_OFFSET_MINUTES},
+    },
     units::{GIB, MIB},
 };
 
 /// One holds a descriptor and some kilobytes of the kernel's memory; beyond these, it is a typing
 /// error and no router.
 const CONNECTIONS: RangeInclusive<u32> = 1..=100_000;
+/// Each is looked at for every new peer; a home has a few.
+const LAN_PREFIXES_MAX: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -44,6 +49,8 @@ pub struct Serve {
     pub connections_max: u32,
     pub connections_per_ip_max: u32,
     pub connections_per_content_max: u32,
+    /// Detected, if absent.
+    pub lan_prefixes: Option<Vec<String>>,
 }
 
 /// The owner's week; each day is 24 characters, one an hour.
@@ -115,7 +122,20 @@ impl Default for Serve {
             connections_max: 500,
             connections_per_ip_max: 16,
             connections_per_content_max: 400,
+            lan_prefixes: None,
         }
+    }
+}
+
+impl Serve {
+    /// The networks that the owner calls the household's, or one sentence on what to change.
+    pub fn settle_lan(&self) -> Result<Option<Vec<Prefix>>, String> {
+        let Some(texts) = &self.lan_prefixes else { return Ok(None) };
+        if texts.len() > LAN_PREFIXES_MAX {
+            return Err(format!("serve.lan_prefixes may have {LAN_PREFIXES_MAX} networks at most"));
+        }
+        let prefixes = texts.iter().map(|text| text.parse::<Prefix>());
+        prefixes.collect::<Result<_, _>>().map(Some).map_err(|e| format!("serve.lan_prefixes: {e}"))
     }
 }
 
@@ -220,6 +240,7 @@ impl Settings for DeviceConfig {
                 ));
             }
         }
+        self.serve.settle_lan()?;
         self.schedule.settle()?;
         match &self.hub.url {
             Some(url) if !matches!(url.scheme(), "http" | "https") => {
@@ -271,6 +292,8 @@ mod tests {
             "[schedule]\nfriday = \"FFFF\"",
             "[schedule]\nfriday = \"xFFFFFFFFFFFFFFFFFFFFFFF\"",
             "[hub]\nclaim_code = \"abc\"",
+            "[serve]\nlan_prefixes = [\"192.168.1.1\"]",
+            "[serve]\nlan_prefixes = [\"0.0.0.0/0\"]",
         ] {
             assert!(matches!(parse(bad), Err(ConfigError::Invalid { .. })), "{bad}");
         }
@@ -281,6 +304,15 @@ mod tests {
         let error = parse("[schedule]\nfriday = \"FFFF\"").expect_err("refused").to_string();
         assert!(error.contains("schedule.friday needs 24 characters"), "{error}");
         assert!(error.ends_with("has 4"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_list_of_networks_is_not_an_absent_one() {
+        let lan = |text| parse(text).expect("parses").serve.settle_lan().expect("fine");
+        assert_eq!(lan(""), None);
+        assert_eq!(lan("[serve]\nlan_prefixes = []"), Some(vec![]));
+        let one = lan("[serve]\nlan_prefixes = [\"10.0.0.0/24\"]").expect("given");
+        assert_eq!(one[0].to_string(), "10.0.0.0/24");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The event loop: messages go to the pure node, its commands go to tasks and to the serving engine.
 //! Everything that changes lives here, on one task; nothing here waits for disk or network.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::rngs::StdRng;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     api::{
-        admin::{Earnings, PauseRequest, Status},
+        admin::{Earnings, PauseRequest, PauseView, Status},
         endpoints::{ENDPOINTS_FILE, STATUS_SOCKET},
     },
     config::device::DeviceConfig,
@@ -40,6 +40,8 @@ use crate::{
 
 /// The ledger is written this often while there is something to write: a kill loses no more.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// While nothing happens and nobody looks: each wake-up costs a sleeping router more than the work does.
+const QUIET_INTERVAL: Duration = Duration::from_secs(10);
 /// When nothing is due, look again then; the tick comes sooner anyway.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// At stop, trackers get this long to hear goodbye and the hub to take a last report.
@@ -76,6 +78,8 @@ pub struct Daemon {
     pub(super) clock: Clock,
     pub(super) node: Node<StdRng>,
     pub(super) engine: Engine,
+    /// Told by the engine when peers come after there were none.
+    pub(super) engine_awake: Arc<Notify>,
     pub(super) context: Context,
     pub(super) inbox: mpsc::Receiver<Message>,
     pub(super) books: Books,
@@ -84,7 +88,12 @@ pub struct Daemon {
     pub(super) reason: Reason,
     pub(super) holdings: BTreeMap<Infohash, Holding>,
     pub(super) history: EgressHistory,
+    pub(super) lan_history: EgressHistory,
+    /// As the engine was last told.
+    pub(super) lan_paused: bool,
     pub(super) status: watch::Sender<Status>,
+    /// Receivers of `status` that are always there; any more are open pages.
+    pub(super) own_watchers: usize,
     pub(super) fill: Option<Fill>,
     /// Taken from the engine, not yet in the ledger.
     pub(super) unsaved: Vec<UsageDelta>,
@@ -100,23 +109,47 @@ pub struct Daemon {
 impl Daemon {
     /// Until `stop` says so; then leaves nothing half done.
     pub(super) async fn run(mut self, stop: impl Future<Output = ()>) {
-        let mut tick = interval(FLUSH_INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticked_at = Instant::now();
+        let mut touched = true;
         tokio::pin!(stop);
         loop {
             self.obey();
+            let quiet = !touched && self.is_quiet();
+            let tick_at = ticked_at + if quiet { QUIET_INTERVAL } else { FLUSH_INTERVAL };
             let due =
                 self.node.poll_timeout(self.clock.now()).map(|at| self.clock.instant(at).into());
             let due = due.unwrap_or_else(|| Instant::now() + LONGEST_SLEEP);
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(message) = self.inbox.recv() => self.handle(message),
-                _ = tick.tick() => self.tick(),
-                () = sleep_until(due) => self.node.handle_timeout(self.clock.now()),
+                Some(message) = self.inbox.recv() => {
+                    self.handle(message);
+                    touched = true;
+                }
+                () = sleep_until(tick_at) => {
+                    self.tick();
+                    ticked_at = Instant::now();
+                    touched = false;
+                }
+                () = sleep_until(due) => {
+                    self.node.handle_timeout(self.clock.now());
+                    touched = true;
+                }
+                () = self.engine_awake.notified() => {}
             }
         }
         self.stop().await;
+    }
+
+    /// Nothing to write, nobody to serve, nobody who looks: the next tick can wait.
+    fn is_quiet(&self) -> bool {
+        let stats = self.engine.stats();
+        stats.peers_connected == 0
+            && stats == self.asked_at
+            && self.unsaved.is_empty()
+            && !self.flushing
+            && self.status.borrow().pause == PauseView::Off
+            && self.status.receiver_count() <= self.own_watchers
     }
 
     /// Carries out what the node decided.
@@ -180,6 +213,9 @@ impl Daemon {
                 }
                 self.refresh_holding(infohash);
             }
+            Message::Named { infohash, leechers } => {
+                self.engine.send(ServeCommand::Named { infohash, leechers });
+            }
             Message::PieceVerified { infohash, piece, source, bytes } => {
                 self.engine.send(ServeCommand::Have { infohash, piece });
                 let holding = self.holdings.entry(infohash).or_default();
@@ -215,12 +251,14 @@ impl Daemon {
         }
     }
 
-    /// Once a second: the ledger, the graph, the page.
+    /// Once a second unless it is quiet: the ledger, the graph, the page.
     pub(super) fn tick(&mut self) {
         self.flush();
         let now = self.clock.now();
         self.count(now);
-        self.history.sample(self.engine.stats().egress_wire_bytes_total, now.monotonic);
+        let stats = self.engine.stats();
+        self.history.sample(stats.egress_wire_bytes_total, now.monotonic);
+        self.lan_history.sample(stats.lan_egress_wire_bytes_total, now.monotonic);
         let status = self.compose_status(now);
         self.status.send_if_modified(|held| {
             let changed = *held != status;
@@ -238,7 +276,9 @@ impl Daemon {
         let waiting = stats.peers_waiting.min(stats.peers_unchoked);
         let counters = self.line.counters(stats.egress_wire_bytes_total, waiting);
         self.node.handle_event(Event::Counted(counters), now);
-        let reason = self.node.snapshot().allowance.ruling.reason;
+        let allowance = self.node.snapshot().allowance;
+        self.heed_pause(allowance.pause);
+        let reason = allowance.ruling.reason;
         if std::mem::replace(&mut self.reason, reason) != reason {
             tracing::info!("what may leave has changed: {reason}");
         }
@@ -249,6 +289,14 @@ impl Daemon {
                     tracing::error!("cannot keep what was filled for the next start: {error}");
                 }
             });
+        }
+    }
+
+    /// The owner's pause is for everyone; the rules about the uplink do not concern the household.
+    fn heed_pause(&mut self, pause: Pause) {
+        let paused = pause != Pause::Off;
+        if std::mem::replace(&mut self.lan_paused, paused) != paused {
+            self.engine.send(ServeCommand::PauseLan(paused));
         }
     }
 
@@ -334,6 +382,7 @@ impl Daemon {
         self.remember(&event);
         self.node.handle_event(event, now);
         self.obey();
+        self.heed_pause(self.node.snapshot().allowance.pause);
         let status = self.compose_status(now);
         self.status.send_replace(status.clone());
         Ok(status)
@@ -431,6 +480,7 @@ impl Daemon {
             snapshot: self.node.snapshot(),
             now,
             history: &self.history,
+            lan_egress_bytes_per_second: self.lan_history.current(),
             peers_connected: stats.peers_connected,
             peers_unchoked: stats.peers_unchoked,
             earnings: Earnings {

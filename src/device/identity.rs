@@ -1,12 +1,12 @@
 //! Who this device is: its key, and the peer id that follows from it.
 
 use aws_lc_rs::digest;
-use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use data_encoding::HEXLOWER;
 
-use crate::api::{hub::DeviceId, signed::SigningKey};
-
-/// BEP 20, Azureus style: `LD`, version 0.1.0.0.
-const PEER_ID_PREFIX: &[u8; 8] = b"-LD0100-";
+use crate::{
+    api::{hub::DeviceId, signed::SigningKey},
+    logic::wire::peer_id,
+};
 
 pub struct Identity {
     pub key: SigningKey,
@@ -21,9 +21,8 @@ impl Identity {
         let public = HEXLOWER.decode(key.public_hex().as_bytes()).expect("our own hex");
         let hash = digest::digest(&digest::SHA256, &public);
         let device = HEXLOWER.encode(&hash.as_ref()[..16]);
-        let mut peer_id = [0; 20];
-        peer_id[..8].copy_from_slice(PEER_ID_PREFIX);
-        peer_id[8..].copy_from_slice(&BASE32_NOPAD.encode(&hash.as_ref()[16..]).as_bytes()[..12]);
+        let second_half = hash.as_ref().last_chunk().expect("SHA-256 has 32 bytes");
+        let peer_id = peer_id(second_half);
         Identity { key, device, peer_id }
     }
 

@@ -1,5 +1,7 @@
 //! What the parts of the device say to the daemon. Shapes only: nothing in here acts.
 
+use std::net::SocketAddr;
+
 use tokio::sync::oneshot;
 
 use super::{serve::Servable, swarm::FillSource};
@@ -32,6 +34,11 @@ pub enum Message {
     /// The hub answered (with its time, perhaps), or what went wrong.
     Contact(Topic, Result<Option<UnixSeconds>, String>),
     Servable(Servable),
+    /// A tracker says who takes a content. What it says is only a hint.
+    Named {
+        infohash: Infohash,
+        leechers: Vec<SocketAddr>,
+    },
     PieceVerified {
         infohash: Infohash,
         piece: u32,

@@ -15,7 +15,7 @@ use reqwest::Client;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, mpsc, watch},
+    sync::{Mutex, Notify, mpsc, watch},
 };
 
 use super::{
@@ -54,6 +54,7 @@ use crate::{
 
 /// Messages in flight; tasks wait when the daemon is this far behind.
 const INBOX: usize = 256;
+const CHECKED: &str = "the configuration was checked when it was read";
 /// The store's secret that holds the identity, PKCS#8.
 const IDENTITY_KEY: &str = "identity_key";
 
@@ -112,6 +113,8 @@ impl Daemon {
 
         let listeners = listen(&config.serve.listen)?;
         let peer = listeners[0].local_addr()?;
+        let engine_awake = Arc::new(Notify::new());
+        let awake = engine_awake.clone();
         let engine = Engine::start(
             ServeSettings {
                 listeners,
@@ -121,6 +124,8 @@ impl Daemon {
                 connections_per_ip_max: config.serve.connections_per_ip_max,
                 connections_per_content_max: config.serve.connections_per_content_max,
                 listen_port: peer.port(),
+                on_first_peer: Box::new(move || awake.notify_one()),
+                lan_prefixes: config.serve.settle_lan().expect(CHECKED),
             },
             Box::new(StoredContent(store.clone())),
         )?;
@@ -144,11 +149,15 @@ impl Daemon {
             clock,
             node,
             engine,
+            engine_awake,
             context,
             inbox,
             line: Line::default(),
             reason: Reason::Limit,
             history: EgressHistory::default(),
+            own_watchers: status.receiver_count(),
+            lan_history: EgressHistory::default(),
+            lan_paused: true,
             status,
             fill: None,
             unsaved: vec![],
@@ -253,7 +262,7 @@ fn node(
 fn configured_allowance(config: &DeviceConfig) -> allowance::Settings {
     let (caps, asymmetry) = config.caps.settle();
     allowance::Settings {
-        schedule: config.schedule.settle().expect("the configuration was checked when it was read"),
+        schedule: config.schedule.settle().expect(CHECKED),
         caps,
         asymmetry,
         ..allowance::Settings::with_limit(config.serve.egress_bytes_per_second_max)
@@ -384,6 +393,7 @@ fn empty_status(config: &DeviceConfig) -> Status {
         },
         now,
         history: &EgressHistory::default(),
+        lan_egress_bytes_per_second: 0,
         peers_connected: 0,
         peers_unchoked: 0,
         earnings: Earnings {

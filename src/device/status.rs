@@ -70,6 +70,7 @@ pub struct Sources<'a> {
     pub snapshot: Snapshot,
     pub now: Now,
     pub history: &'a EgressHistory,
+    pub lan_egress_bytes_per_second: u64,
     pub peers_connected: u32,
     pub peers_unchoked: u32,
     pub earnings: Earnings,
@@ -113,10 +114,11 @@ pub fn status(s: Sources<'_>) -> Status {
         .collect();
     let problem = problem(&s, &contents);
     let allowance = s.snapshot.allowance;
+    let serves = s.peers_unchoked > 0 || s.lan_egress_bytes_per_second > 0;
     let pause = pause(allowance.pause, s.now.monotonic);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        state: state(&pause, problem.is_some(), allowance.ruling, s.peers_unchoked, &contents),
+        state: state(&pause, problem.is_some(), allowance.ruling, serves, &contents),
         problem,
         pause,
         egress_bytes_per_second: s.history.current(),
@@ -124,6 +126,7 @@ pub fn status(s: Sources<'_>) -> Status {
         egress_bytes_per_second_allowed: allowance.ruling.egress_bytes_per_second,
         allowance_reason: allowance.ruling.reason,
         egress_history: s.history.values(),
+        lan_egress_bytes_per_second: s.lan_egress_bytes_per_second,
         peers_connected: s.peers_connected,
         earnings: s.earnings,
         cache: CacheView {
@@ -154,7 +157,7 @@ fn state(
     pause: &PauseView,
     problem: bool,
     ruling: Ruling,
-    unchoked: u32,
+    serves: bool,
     contents: &[ContentView],
 ) -> State {
     let any = |state| contents.iter().any(|c| c.state == state);
@@ -163,7 +166,7 @@ fn state(
         PauseView::Off if problem => State::Attention,
         PauseView::Off if ruling.reason == Reason::Throttled => State::Attention,
         PauseView::Off if stopped => State::Resting,
-        PauseView::Off if unchoked > 0 => State::Serving,
+        PauseView::Off if serves => State::Serving,
         PauseView::Off if any(ContentState::Filling) => State::Filling,
         PauseView::Off if any(ContentState::Serving) => State::Idle,
         PauseView::Off => State::Empty,

@@ -226,6 +226,7 @@ pub async fn announce(
         peer_id: context.identity.peer_id,
         port,
         uploaded,
+        downloaded: entry.size_bytes,
         left: 0,
         event,
         tracker_tiers: &entry.tracker_tiers,
@@ -236,6 +237,9 @@ pub async fn announce(
                 tracing::info!(infohash = %entry.infohash, ?event, port, "announced");
             }
             let (infohash, interval) = (entry.infohash, answer.interval);
+            if !answer.peers.is_empty() {
+                context.tell(Message::Named { infohash, leechers: answer.peers }).await;
+            }
             context.event(Event::Announced { infohash, interval }).await;
         }
         Err(error) => {

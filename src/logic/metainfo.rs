@@ -7,6 +7,7 @@ use serde_bytes::{ByteBuf, Bytes};
 use url::Url;
 
 use super::{
+    bencoding,
     infohash::Infohash,
     units::{KIB, MIB},
 };
@@ -82,7 +83,7 @@ struct RawInfo {
     pieces: ByteBuf,
     length: Option<u64>,
     files: Option<Vec<RawFile>>,
-    private: Option<u8>,
+    private: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -97,7 +98,7 @@ impl Metainfo {
             return Err(MetainfoError::TooLarge(bytes.len()));
         }
         let raw: RawMetainfo =
-            bencode::from_bytes(bytes).map_err(|e| MetainfoError::Malformed(e.to_string()))?;
+            bencoding::from_bytes(bytes).map_err(|e| MetainfoError::Malformed(e.to_string()))?;
         let info_bytes = raw.info.raw_bytes.to_vec();
         let info = raw.info.data;
         let name = lossy(&info.name);

@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod backoff;
+pub mod bencoding;
 pub mod bitfield;
 pub mod choke;
 pub mod earnings;
@@ -17,6 +18,7 @@ pub mod metainfo;
 pub mod meter;
 pub mod node;
 pub mod now;
+pub mod outreach;
 pub mod placement;
 pub mod rating;
 pub mod units;

@@ -5,12 +5,14 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::harness::{
     Lab, Running, free_ports, random_file, sha256, spawn, wait_for, without_web_seeds,
 };
 
+pub const TRANSMISSION: &str = "transmission-cli";
 const SIZE: usize = 9_000_001;
 
 /// A lab that serves one published file, and what a client needs to get it from the device alone.
@@ -53,6 +55,11 @@ fn aria2c_with(lab: &Lab, folder: &Path, options: &[&str], what: &str) {
 /// preferred (its default) and 2 for required. Runs of one test share a `port`: it does not always say
 /// goodbye to the tracker, and of two peers on one address it would see only the one that has gone.
 fn transmission(lab: &Lab, folder: &Path, port: u16, encryption: u8, what: &str) {
+    transmission_by(lab.command(TRANSMISSION), folder, port, encryption, what);
+}
+
+/// The same, wherever `command` runs it.
+pub fn transmission_by(mut command: Command, folder: &Path, port: u16, encryption: u8, what: &str) {
     let done = folder.join("done");
     let script = folder.join("finished.sh");
     let config = folder.join("config");
@@ -63,7 +70,7 @@ fn transmission(lab: &Lab, folder: &Path, port: u16, encryption: u8, what: &str)
     fs::write(&script, format!("#!/bin/sh\ntouch {}\n", done.display())).expect("writes");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("allows");
     let mut client: Running = spawn(
-        lab.command("transmission-cli")
+        command
             .arg("--config-dir")
             .arg(&config)
             .arg("--download-dir")
@@ -71,7 +78,7 @@ fn transmission(lab: &Lab, folder: &Path, port: u16, encryption: u8, what: &str)
             .args(["--no-portmap", "--port", &port.to_string(), "--finish"])
             .arg(&script)
             .arg(what),
-        &lab.path("transmission.log"),
+        &folder.join("transmission.log"),
     );
     wait_for("Transmission to finish", || done.exists().then_some(()));
     client.terminate();

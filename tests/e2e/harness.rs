@@ -65,10 +65,10 @@ impl Drop for Running {
 }
 
 /// A network namespace with an address that is not loopback; gone with the test.
-struct Namespace(String);
+pub struct Namespace(pub String);
 
 impl Namespace {
-    fn new() -> Namespace {
+    pub fn new() -> Namespace {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let namespace = Namespace(format!("larder-{}-{number}", std::process::id()));
@@ -79,10 +79,19 @@ impl Namespace {
         namespace
     }
 
-    fn ip(&self, arguments: &[&str]) {
+    /// Runs `ip` with these.
+    pub fn ip(&self, arguments: &[&str]) {
         let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ip {arguments:?} (are you root?): {errors}");
+    }
+}
+
+impl Namespace {
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, program]);
+        command
     }
 }
 
@@ -92,7 +101,7 @@ impl Drop for Namespace {
     }
 }
 
-const NAMESPACE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub const NAMESPACE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
 /// An operator's side and a household's side in one temporary folder.
 pub struct Lab {
@@ -108,7 +117,11 @@ pub struct Lab {
     claim_code: Option<String>,
     root_file: PathBuf,
     token_file: PathBuf,
-    address: Ipv4Addr,
+    pub address: Ipv4Addr,
+    /// Where the device listens for peers, if not there.
+    pub peer_address: Option<Ipv4Addr>,
+    /// Appended to larder-hub's configuration.
+    pub hub_extra: String,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -125,6 +138,8 @@ impl Lab {
             hub_url: String::new(),
             device: None,
             address: Ipv4Addr::LOCALHOST,
+            peer_address: None,
+            hub_extra: String::new(),
             namespace: None,
             hub_port,
             peer_port,
@@ -132,6 +147,11 @@ impl Lab {
             device_extra: String::new(),
             claim_code: None,
         }
+    }
+
+    /// The same in a network that the test has made.
+    pub fn within(namespace: Namespace, address: Ipv4Addr) -> Lab {
+        Lab { namespace: Some(Arc::new(namespace)), address, ..Lab::new() }
     }
 
     /// The same in a network of its own, on an address that is not loopback. Needs root.
@@ -143,26 +163,12 @@ impl Lab {
     /// A command that runs where this lab's hub and device run.
     pub fn command(&self, program: &str) -> Command {
         let Some(namespace) = &self.namespace else { return Command::new(program) };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &namespace.0, program]);
-        command
+        namespace.command(program)
     }
 
     /// A download into `folder`, from the swarm that the tracker names and nobody else.
     pub fn aria2c(&self, folder: &Path) -> Command {
-        let [port] = free_ports();
-        let mut command = self.command("aria2c");
-        command
-            .args([
-                "--seed-time=0",
-                "--enable-dht=false",
-                "--enable-dht6=false",
-                "--bt-enable-lpd=false",
-            ])
-            .args(["--bt-tracker-interval=1", "--file-allocation=none", "--summary-interval=0"])
-            .args(["--bt-stop-timeout=60", "--no-conf", &format!("--listen-port={port}"), "--dir"])
-            .arg(folder);
-        command
+        aria2c(self.command("aria2c"), folder)
     }
 
     /// Holds all traffic of this lab's network to a rate, so that a fill can be caught in the act.
@@ -205,8 +211,9 @@ impl Lab {
         let config = self.path("hub.toml");
         let text = format!(
             "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
-             [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = 1\n",
+             [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = 1\n{}\n",
             self.path("hub"),
+            self.hub_extra,
             address = self.address,
             port = self.hub_port
         );
@@ -246,9 +253,10 @@ impl Lab {
         let text = format!(
             "data_dir = {:?}\n{hub}\
              [admin]\nlisten = \"{address}:{}\"\n\
-             [serve]\nlisten = [\"{address}:{}\"]\n{}\n",
+             [serve]\nlisten = [\"{}:{}\"]\n{}\n",
             self.path("device"),
             self.admin_port,
+            self.peer_address.unwrap_or(self.address),
             self.peer_port,
             self.device_extra,
             address = self.address,
@@ -357,6 +365,22 @@ impl Lab {
         let file = self.path(name).join(ENDPOINTS_FILE);
         wait_for(name, || serde_json::from_slice(&fs::read(&file).ok()?).ok())
     }
+}
+
+/// A download by `command`, which is aria2c wherever it runs, from whom the tracker names.
+pub fn aria2c(mut command: Command, folder: &Path) -> Command {
+    let [port] = free_ports();
+    command
+        .args([
+            "--seed-time=0",
+            "--enable-dht=false",
+            "--enable-dht6=false",
+            "--bt-enable-lpd=false",
+        ])
+        .args(["--bt-tracker-interval=1", "--file-allocation=none", "--summary-interval=0"])
+        .args(["--bt-stop-timeout=60", "--no-conf", &format!("--listen-port={port}"), "--dir"])
+        .arg(folder);
+    command
 }
 
 pub fn spawn(command: &mut Command, log: &Path) -> Running {

@@ -6,5 +6,6 @@ mod caps;
 mod clients;
 mod demo;
 mod harness;
+mod home;
 mod kill;
 mod preload;

@@ -41,6 +41,7 @@ function serving() {
     egress_bytes_per_second_allowed: 2_500_000,
     allowance_reason: "limit",
     egress_history,
+    lan_egress_bytes_per_second: 0,
     peers_connected: 7,
     earnings: {
       currency: "CNY",
@@ -80,6 +81,7 @@ function first_hour() {
     state: "empty",
     egress_bytes_per_second: 0,
     egress_history: [0, 0, 0, 0, 0],
+    lan_egress_bytes_per_second: 0,
     peers_connected: 0,
     earnings: { currency: "CNY", today_settled: 0, today_pending: 0, month_settled: 0, month_pending: 0, today_bytes: 0, month_bytes: 0 },
     cache: { quota_bytes: 17_179_869_184, used_bytes: 0, contents: [] },

@@ -85,6 +85,7 @@ export interface Status {
   allowance_reason: AllowanceReason;
   /** Oldest first, one value a second, 60 at most. */
   egress_history: number[];
+  lan_egress_bytes_per_second: number;
   peers_connected: number;
   earnings: Earnings;
   cache: Cache;

@@ -207,6 +207,7 @@ fn status() -> Status {
         egress_bytes_per_second_allowed: 1_250_000,
         allowance_reason: Reason::Limit,
         egress_history: vec![],
+        lan_egress_bytes_per_second: 0,
         peers_connected: 0,
         earnings: Earnings {
             currency: "CNY".into(),

@@ -1,6 +1,7 @@
 //! Larder's own serving engine: hands blocks to BitTorrent peers under the governor's allowance and
 //! counts what they received. It runs on one thread of its own with one epoll, and only serves: it
-//! opens no connections, asks nobody for a block, and writes no files.
+//! asks nobody for a block and writes no files. Connections that it opens, to leechers that a tracker
+//! has named, are for serving too.
 //!
 //! It speaks TCP only, and keeps UDP on its ports closed: a client that tries µTP (BEP 29) first
 //! learns that at once from ICMP. Answering with a µTP reset was tried and is worse: Transmission 3
@@ -10,13 +11,16 @@ mod connection;
 mod deadlines;
 mod engine;
 mod files;
+mod interfaces;
+mod lan;
+mod pipe;
 mod sys;
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -26,9 +30,13 @@ use std::{
 };
 
 use self::engine::Request;
-pub use crate::logic::{governor::Allowance, wire::Servable};
+pub use crate::logic::{
+    governor::{Allowance, Prefix},
+    wire::Servable,
+};
 use crate::logic::{
     infohash::Infohash,
+    outreach,
     usage::UsageDelta,
     wire::{LocalPeer, Timeouts},
 };
@@ -47,6 +55,10 @@ pub struct ServeSettings {
     pub connections_per_content_max: u32,
     /// `p` of the extension handshake (BEP 10): the port that the world can reach.
     pub listen_port: u16,
+    /// Called on the engine's thread when there are peers and there were none.
+    pub on_first_peer: Box<dyn Fn() + Send>,
+    /// The household's networks; `None` to go by the device's own interfaces.
+    pub lan_prefixes: Option<Vec<Prefix>>,
 }
 
 /// How the engine gets at content: one file with all pieces in order. Called lazily; the engine
@@ -65,18 +77,26 @@ pub enum ServeCommand {
     SetWeight { infohash: Infohash, weight: u32 },
     /// Closes its connections and its file.
     Remove { infohash: Infohash },
-    /// Acts at once.
+    /// What may leave to the WAN. Acts at once.
     SetAllowance(Allowance),
+    /// Who takes a content, by a tracker's word; some of them will be called.
+    Named { infohash: Infohash, leechers: Vec<SocketAddr> },
+    /// The household's own peers get nothing, or as much as they can take: no limit but this one
+    /// concerns them.
+    PauseLan(bool),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServeStats {
     pub peers_connected: u32,
+    /// Of the WAN.
     pub peers_unchoked: u32,
-    /// Peers that have something to get and did not get it yet, when usage was last taken.
+    /// Peers of the WAN that have something to get and did not get it yet, when usage was last taken.
     pub peers_waiting: u32,
-    /// Everything that was handed to the kernel, with the estimate for TCP/IP headers.
+    /// Everything that was handed to the kernel for the WAN, with the estimate for TCP/IP headers.
     pub egress_wire_bytes_total: u64,
+    /// The same for the LAN.
+    pub lan_egress_wire_bytes_total: u64,
     /// Metadata requests (BEP 9) taken up, since the start.
     pub metadata_requests_total: u64,
     /// Connections turned away because a limit was reached or serving was paused, since the start.
@@ -98,19 +118,21 @@ struct SharedStats {
     peers_unchoked: AtomicU32,
     peers_waiting: AtomicU32,
     egress_wire_bytes: AtomicU64,
+    lan_egress_wire_bytes: AtomicU64,
     metadata_requests: AtomicU64,
     connections_refused: AtomicU64,
 }
 
 impl Engine {
-    /// Serves nothing and sends nothing until told: it starts without contents, and paused.
+    /// Serves nothing and sends nothing until told: it starts without contents, and paused for all.
     pub fn start(settings: ServeSettings, content: Box<dyn OpenContent>) -> io::Result<Engine> {
-        Engine::start_with(settings, Timeouts::default(), content)
+        Engine::start_with(settings, Timeouts::default(), outreach::may_call, content)
     }
 
     fn start_with(
         settings: ServeSettings,
         timeouts: Timeouts,
+        may_call: fn(SocketAddr) -> bool,
         content: Box<dyn OpenContent>,
     ) -> io::Result<Engine> {
         let us = LocalPeer {
@@ -121,7 +143,8 @@ impl Engine {
         };
         let stats = Arc::new(SharedStats::default());
         let (requests, inbox) = mpsc::channel();
-        let (engine, waker) = engine::Loop::new(settings, us, content, inbox, stats.clone())?;
+        let (engine, waker) =
+            engine::Loop::new(settings, us, may_call, content, inbox, stats.clone())?;
         let thread =
             thread::Builder::new().name("larder-serve".into()).spawn(move || engine.run())?;
         Ok(Engine { requests, waker: Arc::new(waker), stats, thread: Some(thread) })
@@ -147,6 +170,7 @@ impl Engine {
             peers_unchoked: s.peers_unchoked.load(Ordering::Relaxed),
             peers_waiting: s.peers_waiting.load(Ordering::Relaxed),
             egress_wire_bytes_total: s.egress_wire_bytes.load(Ordering::Relaxed),
+            lan_egress_wire_bytes_total: s.lan_egress_wire_bytes.load(Ordering::Relaxed),
             metadata_requests_total: s.metadata_requests.load(Ordering::Relaxed),
             connections_refused_total: s.connections_refused.load(Ordering::Relaxed),
         }

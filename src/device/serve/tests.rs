@@ -1,7 +1,9 @@
 //! The engine over real sockets on loopback, against a small leecher that can also misbehave.
 
 mod encrypted;
+mod lan;
 mod limits;
+mod outreach;
 mod stage;
 
 use std::{
@@ -33,6 +35,16 @@ fn a_full_download_matches_and_is_counted_to_the_byte() {
     assert!(usage.wire_bytes as f64 <= 1.05 * cost.of(leecher.received_bytes) as f64, "{usage:?}");
     assert_eq!(stage.engine.stats().egress_wire_bytes_total, usage.wire_bytes);
     assert_eq!(stage.engine.stop(), [], "everything was told before");
+}
+
+/// Its window takes a block or two of a run of sixteen, so nearly every run is cut somewhere.
+#[test]
+fn a_reader_with_a_small_window_gets_every_byte_in_order() {
+    let stage = Stage::new(Allowance::Unlimited);
+    let mut leecher = Leecher::with_small_window(&stage, 4096);
+    leecher.become_unchoked();
+    leecher.download(&stage);
+    stage.delivered(stage.data.len() as u64);
 }
 
 #[test]

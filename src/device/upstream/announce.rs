@@ -1,17 +1,21 @@
-//! Telling an HTTP tracker that we are here (BEP 3, 7, 12). The first tracker of the tiers that
-//! answers is enough.
+//! Telling an HTTP tracker that we are here, and hearing who else is (BEP 3, 7, 12, 23). The first
+//! tracker of the tiers that answers is enough. What it says of peers is not judged here.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
+use bencode::{BencodeValue, ByteBuf};
 use reqwest::Client;
-use serde::Deserialize;
-use serde_bytes::ByteBuf;
 use url::Url;
 
 use super::UpstreamError;
-use crate::logic::{infohash::Infohash, node::AnnounceEvent};
+use crate::logic::{
+    bencoding,
+    infohash::Infohash,
+    node::AnnounceEvent,
+    outreach::{NAMED_MAX, compact_v4, compact_v6},
+};
 
-/// A seed asks for no peers, so an answer is tiny.
+/// A few dozen peers, in the form that some trackers prefer to the compact one.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
 pub struct AnnounceRequest<'a> {
@@ -20,20 +24,18 @@ pub struct AnnounceRequest<'a> {
     pub port: u16,
     pub uploaded: u64,
     pub left: u64,
+    /// The content's bytes. A seed that has moved nothing could be a client with a magnet link that
+    /// does not know what it lacks, and would be told of other seeds.
+    pub downloaded: u64,
     pub event: AnnounceEvent,
     pub tracker_tiers: &'a [Vec<Url>],
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announced {
     pub interval: Duration,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    interval: Option<u64>,
-    #[serde(rename = "failure reason")]
-    failure_reason: Option<ByteBuf>,
+    /// As the tracker says; [`NAMED_MAX`] of each address family at most.
+    pub peers: Vec<SocketAddr>,
 }
 
 pub async fn announce(
@@ -57,16 +59,30 @@ async fn announce_to(
     request: &AnnounceRequest<'_>,
 ) -> Result<Announced, UpstreamError> {
     let url = request.url(tracker);
-    let bytes = super::get(client, &url, MAX_ANSWER_BYTES).await?;
-    let answer: Answer =
-        bencode::from_bytes(&bytes).map_err(|e| UpstreamError::bad_answer(tracker, e))?;
-    if let Some(reason) = answer.failure_reason {
-        return Err(UpstreamError::bad_answer(tracker, String::from_utf8_lossy(&reason)));
+    let answer = super::get(client, &url, MAX_ANSWER_BYTES).await?;
+    read_answer(&answer).map_err(|problem| UpstreamError::bad_answer(tracker, problem))
+}
+
+/// Peers in a form that is not compact (BEP 23) are passed over: a tracker was asked for the other.
+fn read_answer(answer: &[u8]) -> Result<Announced, String> {
+    type Value<'a> = BencodeValue<ByteBuf<'a>>;
+    let answer: Value<'_> = bencoding::from_bytes(answer).map_err(|e| e.to_string())?;
+    let BencodeValue::Dict(answer) = answer else { return Err("not a dictionary".into()) };
+    let bytes = |key: &[u8]| match answer.get(key) {
+        Some(BencodeValue::Bytes(bytes)) => Some(bytes.0),
+        _ => None,
+    };
+    if let Some(reason) = bytes(b"failure reason") {
+        return Err(String::from_utf8_lossy(reason).into_owned());
     }
-    let seconds = answer
-        .interval
-        .ok_or_else(|| UpstreamError::bad_answer(tracker, "an answer without an interval"))?;
-    Ok(Announced { interval: Duration::from_secs(seconds) })
+    let seconds = match answer.get(&b"interval"[..]) {
+        Some(BencodeValue::Integer(seconds)) => u64::try_from(*seconds).ok(),
+        _ => None,
+    };
+    let seconds = seconds.ok_or("an answer without an interval")?;
+    let v4 = compact_v4(bytes(b"peers").unwrap_or_default(), NAMED_MAX);
+    let v6 = compact_v6(bytes(b"peers6").unwrap_or_default(), NAMED_MAX);
+    Ok(Announced { interval: Duration::from_secs(seconds), peers: v4.chain(v6).collect() })
 }
 
 impl AnnounceRequest<'_> {
@@ -74,12 +90,14 @@ impl AnnounceRequest<'_> {
     fn url(&self, tracker: &Url) -> Url {
         let mut query = tracker.query().map(|q| format!("{q}&")).unwrap_or_default();
         query += &format!(
-            "info_hash={}&peer_id={}&port={}&uploaded={}&downloaded=0&left={}&compact=1&numwant=0",
+            "info_hash={}&peer_id={}&port={}&uploaded={}&downloaded={}&left={}&compact=1&numwant={}",
             percent(&self.infohash.0),
             percent(&self.peer_id),
             self.port,
             self.uploaded,
+            self.downloaded,
             self.left,
+            if self.event == AnnounceEvent::Stopped { 0 } else { NAMED_MAX },
         );
         query += match self.event {
             AnnounceEvent::Started => "&event=started",
@@ -109,6 +127,7 @@ mod tests {
             peer_id: *b"-LD0100-abcdefghijkl",
             port: 6881,
             uploaded: 7,
+            downloaded: 9,
             left: 0,
             event: AnnounceEvent::Started,
             tracker_tiers: &[],
@@ -116,6 +135,36 @@ mod tests {
         let url = request.url(&"http://tracker.example/announce?key=1".parse().expect("a URL"));
         let query = url.query().expect("has one");
         assert!(query.starts_with("key=1&info_hash=%FF%FF"), "{query}");
-        assert!(query.ends_with("&left=0&compact=1&numwant=0&event=started"), "{query}");
+        assert!(
+            query.ends_with("&downloaded=9&left=0&compact=1&numwant=50&event=started"),
+            "{query}"
+        );
+    }
+
+    #[test]
+    fn reads_peers_of_both_families_and_no_more_than_asked_for() {
+        let many = "abcdef".repeat(NAMED_MAX + 5);
+        let answer = format!(
+            "d8:completei1e8:intervali1800e5:peers{}:{many}6:peers618:{}\x1a\x65e",
+            many.len(),
+            "b".repeat(16)
+        );
+        let announced = read_answer(answer.as_bytes()).expect("well-formed");
+        assert_eq!(announced.interval, Duration::from_secs(1800));
+        assert_eq!(announced.peers.len(), NAMED_MAX + 1);
+        assert_eq!(announced.peers[0], "97.98.99.100:25958".parse().expect("an address"));
+        assert!(announced.peers[NAMED_MAX].is_ipv6());
+        assert_eq!(announced.peers[NAMED_MAX].port(), 0x1a65);
+    }
+
+    #[test]
+    fn an_answer_without_readable_peers_is_an_answer_all_the_same() {
+        for answer in ["d8:intervali60ee", "d8:intervali60e5:peersld2:ip7:1.2.3.44:porti1eeee"] {
+            let announced = Announced { interval: Duration::from_secs(60), peers: vec![] };
+            assert_eq!(read_answer(answer.as_bytes()), Ok(announced));
+        }
+        let refused = read_answer(b"d14:failure reason8:not heree");
+        assert_eq!(refused, Err("not here".into()));
+        assert!(read_answer(b"d5:peers0:e").is_err() && read_answer(b"<html>").is_err());
     }
 }

@@ -2,6 +2,7 @@
 //! contents on the hot list; a restart costs one announce interval. No sockets and no clock in here.
 
 mod answer;
+mod neighbours;
 mod query;
 mod swarm;
 

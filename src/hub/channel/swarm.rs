@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Announce, Event, PeerId};
+use super::{Announce, Event, PeerId, neighbours::hidden_from};
 use crate::logic::{infohash::Infohash, now::Monotonic};
 
 /// About 100 bytes a peer: 50 MB at most.
@@ -168,11 +168,13 @@ impl Swarm {
             return vec![];
         }
         let start = (draw % self.peers.len() as u64) as usize;
+        let hidden = hidden_from(asker.0, self.peers.keys().map(|(address, _)| *address));
         self.peers
             .iter()
             .skip(start)
             .chain(self.peers.iter().take(start))
             .filter(|(key, peer)| **key != asker && !(needs_nothing && peer.seed))
+            .filter(|((address, _), _)| !hidden.contains(address))
             .take(wanted)
             .map(|(key, peer)| (peer.id, SocketAddr::from(*key)))
             .collect()
@@ -208,7 +210,7 @@ mod tests {
     }
 
     fn ip(n: u8) -> IpAddr {
-        IpAddr::from([198, 51, 100, n])
+        IpAddr::from([198, 51, n, 7])
     }
 
     fn ports(peers: &Peers) -> Vec<u16> {
@@ -296,6 +298,22 @@ mod tests {
         assert_eq!(want(Some(0), 0).len(), 0);
         assert_eq!(want(Some(1000), 99).len(), 50);
         assert_ne!(want(Some(5), 3), want(Some(5), 60));
+    }
+
+    #[test]
+    fn names_two_of_a_neighbourhood_however_often_it_is_asked() {
+        let mut swarms = swarms();
+        for n in 1..=100 {
+            let address = IpAddr::from([203, 0, 113, n]);
+            swarms.announce(&announce(n, 1, 0), address, Monotonic::START, 0);
+        }
+        let mut seen = BTreeSet::new();
+        for draw in 0..100 {
+            let request = announce(200, 1, 10);
+            let answer = swarms.announce(&request, ip(200), Monotonic::START, draw);
+            seen.extend(answer.expect("listed").peers);
+        }
+        assert_eq!(seen.len(), 2);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! BEP 3's tit-for-tat has no meaning for a seeder that never downloads, so the rule is plain: an
 //! interested peer is unchoked at once while a slot is free. When slots are short, a peer that has
 //! had its tenure goes to the end of the queue, and one that holds a slot without taking anything
-//! goes sooner. Each content has a queue of its own, and the next turn goes to the content that is
-//! furthest behind its share (`shares`). Whoever took nothing in its last turn comes after those who
-//! did not waste one, but not never: a crowd that asks and does not read holds up nobody for long.
+//! goes sooner. One whose socket stays full is set aside: it may go on requesting, but what it does
+//! not read holds no slot (docs/adr/0019). Each content has a queue of its own, and the next turn goes to
+//! the content that is furthest behind its share (`shares`).
 
 mod shares;
 
@@ -22,11 +22,14 @@ use super::{governor::Allowance, now::Monotonic, wire::ContentKey};
 /// How long a peer keeps its slot while others wait. BEP 3 turns its optimistic slot every 30 s:
 /// long enough for TCP to find its pace, short enough for a queue to move.
 pub const TENURE: Duration = Duration::from_secs(30);
-/// A slot that moved nothing for this long, although it could, is given away if anyone waits for it.
-/// A peer far away answers an unchoke within a second, and the slowest clients ask once a second.
-pub const UNUSED: Duration = Duration::from_secs(3);
-/// While others want them, one turn in so many is for peers that wasted their last.
-const SECOND_CHANCE_EVERY: u32 = 8;
+/// A slot that moved nothing for this long is given away, if anyone waits for it.
+pub const UNUSED: Duration = Duration::from_secs(10);
+
+/// A socket that stays full for this long is a slow reader's. Twice what a peer's even share of a
+/// small allowance (a quarter of 100 kB/s) takes to drain what makes room again.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+/// Unchoked peers in all, those set aside included, as long as there are no more slots than this.
+pub const UNCHOKED_MAX: u32 = SLOTS_LIMITED_MAX;
 
 /// Below this, BEP 3's usual four, a single slow reader would idle the uplink.
 pub const SLOTS_MIN: u32 = 4;
@@ -63,43 +66,29 @@ pub struct Choker {
     /// Everyone who is interested, holder or not, with what it wants.
     wanting: BTreeMap<PeerKey, ContentKey>,
     holders: BTreeMap<PeerKey, Holder>,
+    /// How many of the holders are set aside.
+    aside: usize,
+    /// Who did not use its last turn to the end. In the next it is set aside as soon as its socket is
+    /// full, and when it takes nothing for as long as another's socket may be full.
+    slow: BTreeSet<PeerKey>,
     waiting: Shares,
-    /// They wait too, but had a turn and took nothing.
-    second_chances: VecDeque<PeerKey>,
-    /// Turns since one of them had one.
-    turns_of_others: u32,
-    /// Whoever has wasted its last turn, until it takes something or leaves for good.
-    wasteful: BTreeSet<PeerKey>,
     decisions: VecDeque<Decision>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     since: Monotonic,
-    tenure_end: Monotonic,
-    /// Or when it got the slot.
     took_at: Monotonic,
-    took: bool,
+    /// When somebody who waits may have the slot, and this one stays unchoked: its socket is full.
+    steps_aside_at: Option<Monotonic>,
+    /// Unchoked without a slot.
+    aside: bool,
 }
 
 impl Holder {
-    fn new(now: Monotonic) -> Holder {
-        Holder { since: now, tenure_end: now + TENURE, took_at: now, took: false }
-    }
-
-    /// When somebody who waits may have the slot.
+    /// When somebody who waits may have the slot, and this one is choked.
     fn yields_at(self) -> Monotonic {
-        self.tenure_end.min(self.unused_at())
-    }
-
-    /// More are due than wait: it stays, and keeps its place among those who go next.
-    fn stay(&mut self, now: Monotonic) {
-        self.tenure_end = self.tenure_end.max(now + TENURE);
-        self.took_at = self.took_at.max(now);
-    }
-
-    fn unused_at(self) -> Monotonic {
-        self.took_at + UNUSED
+        (self.since + TENURE).min(self.took_at + UNUSED)
     }
 }
 
@@ -109,10 +98,9 @@ impl Choker {
             slots: slots as usize,
             wanting: BTreeMap::new(),
             holders: BTreeMap::new(),
+            aside: 0,
+            slow: BTreeSet::new(),
             waiting: Shares::default(),
-            second_chances: VecDeque::new(),
-            turns_of_others: 0,
-            wasteful: BTreeSet::new(),
             decisions: VecDeque::new(),
         }
     }
@@ -123,7 +111,7 @@ impl Choker {
             return;
         }
         self.wanting.insert(peer, content);
-        self.queue(peer, content);
+        self.waiting.push_back(content, peer);
         self.fill(now);
     }
 
@@ -138,34 +126,52 @@ impl Choker {
     /// As `handle_not_interested`, but nobody is there any more to be told.
     pub fn handle_closed(&mut self, peer: PeerKey, now: Monotonic) {
         self.leave(peer);
-        self.wasteful.remove(&peer);
+        self.slow.remove(&peer);
         let about =
             |d: &Decision| matches!(d, Decision::Unchoke(p) | Decision::Choke(p) if *p == peer);
         self.decisions.retain(|d| !about(d));
         self.fill(now);
     }
 
-    /// The peer's socket took bytes of a block, or would have, had there been allowance for them.
+    /// The peer's socket took bytes of a block. If it was set aside and its slot has another holder by
+    /// now, it queues again.
     pub fn handle_took(&mut self, peer: PeerKey, now: Monotonic) {
         let Some(holder) = self.holders.get_mut(&peer) else { return };
         holder.took_at = now;
-        if !std::mem::replace(&mut holder.took, true) {
-            self.wasteful.remove(&peer);
+        holder.steps_aside_at = self.slow.contains(&peer).then_some(now + PATIENCE);
+        if std::mem::take(&mut holder.aside) {
+            self.aside -= 1;
+            if self.slots_taken() as usize > self.slots {
+                self.send_to_the_end(peer);
+            }
+        }
+    }
+
+    /// The peer's socket had no room for what it asked for.
+    pub fn handle_full(&mut self, peer: PeerKey, now: Monotonic) {
+        let patience = if self.slow.contains(&peer) { Duration::ZERO } else { PATIENCE };
+        if let Some(holder) = self.holders.get_mut(&peer) {
+            let at = now + patience;
+            holder.steps_aside_at = Some(holder.steps_aside_at.map_or(at, |told| told.min(at)));
         }
     }
 
     /// Fewer slots choke those first who have held theirs longest; they keep the first places in
-    /// the queue.
+    /// the queue. Without any slot nobody stays unchoked.
     pub fn set_slots(&mut self, slots: u32, now: Monotonic) {
         self.slots = slots as usize;
-        while self.holders.len() > self.slots {
-            let longest = self.holders.iter().min_by_key(|(key, h)| (h.since, **key));
+        while self.slots_taken() > slots || (slots == 0 && self.aside > 0) {
+            let holders = self.holders.iter().filter(|(_, h)| slots == 0 || !h.aside);
+            let longest = holders.min_by_key(|(key, h)| (h.since, **key));
             let Some(peer) = longest.map(|(key, _)| *key) else { break };
-            self.holders.remove(&peer);
+            self.remove(peer);
             if let Some(content) = self.wanting.get(&peer) {
                 self.waiting.push_front(*content, peer);
             }
             self.decisions.push_back(Decision::Choke(peer));
+        }
+        while self.holders.len() > self.unchoked_max() {
+            self.choke_one_aside();
         }
         self.fill(now);
     }
@@ -186,109 +192,75 @@ impl Choker {
 
     /// The next rotation; `None` while nobody waits.
     pub fn poll_timeout(&self) -> Option<Monotonic> {
-        if self.waiting.is_empty() && self.second_chances.is_empty() {
+        if self.waiting.is_empty() {
             return None;
         }
-        self.holders.values().map(|h| h.yields_at()).min()
+        let holders = self.holders.values().filter(|h| !h.aside);
+        holders.flat_map(|h| [Some(h.yields_at()), h.steps_aside_at]).flatten().min()
     }
 
-    /// Moves on everyone whose time is over, as far as others wait whose turn it is.
+    /// Moves on everyone whose time is over, as far as others wait.
     pub fn handle_timeout(&mut self, now: Monotonic) {
-        let due = self.holders.iter().filter(|(_, h)| h.yields_at() <= now);
-        // A slot that nobody uses goes first, then the one held longest.
-        let mut due: Vec<_> = due.map(|(key, h)| (h.unused_at() > now, h.since, *key)).collect();
-        due.sort_unstable();
-        // Whoever makes room now waits for the next time.
-        let mut comers = self.waiting.len() + self.second_chances.len();
-        for (used, _, peer) in due {
-            if comers > 0 && self.move_on(peer, used, now) {
-                comers -= 1;
-            } else if let Some(holder) = self.holders.get_mut(&peer) {
-                holder.stay(now);
+        if self.waiting.is_empty() {
+            return;
+        }
+        for (peer, holder) in self.holders.iter_mut().filter(|(_, h)| !h.aside) {
+            if holder.steps_aside_at.is_some_and(|at| at <= now) {
+                holder.aside = true;
+                self.aside += 1;
+                self.slow.insert(*peer);
+            }
+        }
+        let over = |h: &Holder| !h.aside && h.yields_at() <= now;
+        let mut due: Vec<_> = self.holders.iter().filter(|(_, h)| over(h)).collect();
+        due.sort_by_key(|(key, h)| (h.since, **key));
+        let free = self.slots.saturating_sub(self.slots_taken() as usize);
+        let wanted = self.waiting.len().saturating_sub(free);
+        let due: Vec<PeerKey> = due.into_iter().map(|(key, _)| *key).take(wanted).collect();
+        for peer in due {
+            let unused = self.holders.get(&peer).is_some_and(|h| h.took_at + UNUSED <= now);
+            if unused {
+                self.slow.insert(peer);
+            } else {
+                self.slow.remove(&peer);
+            }
+            if unused || !self.extend(peer, now) {
+                // Whoever has waited comes before whoever makes room.
+                let next = self.waiting.pop();
+                self.send_to_the_end(peer);
+                if let Some(next) = next {
+                    self.unchoke(next, now);
+                }
             }
         }
         self.fill(now);
     }
 
-    /// To the end of the queue, if somebody else is to have the slot.
-    fn move_on(&mut self, peer: PeerKey, used: bool, now: Monotonic) -> bool {
-        let Some(content) = self.wanting.get(&peer).copied() else { return false };
-        let second_chance = self.is_second_chance_due(used);
-        if used && !second_chance {
-            if self.waiting.is_empty() {
-                return false;
-            }
-            if self.waiting.prefers(content) {
-                // The turn is its content's again, and nobody else waits for that.
-                self.waiting.charge(content);
-                self.holders.insert(peer, Holder { took: true, ..Holder::new(now) });
-                return true;
-            }
+    /// One tenure more, if the next turn is its content's and nobody else waits for that.
+    fn extend(&mut self, peer: PeerKey, now: Monotonic) -> bool {
+        let content = self.wanting.get(&peer).copied();
+        let Some(content) = content.filter(|content| self.waiting.prefers(*content)) else {
+            return false;
+        };
+        self.waiting.charge(content);
+        if let Some(holder) = self.holders.get_mut(&peer) {
+            holder.since = now;
         }
-        let Some(next) = self.next(second_chance) else { return false };
-        if self.holders.remove(&peer).is_some_and(|h| !h.took) {
-            self.wasteful.insert(peer);
-        }
-        self.decisions.push_back(Decision::Choke(peer));
-        self.unchoke(next, now);
-        self.queue(peer, content);
         true
     }
 
-    /// Counts the turns that pass them by.
-    fn is_second_chance_due(&mut self, used: bool) -> bool {
-        if self.second_chances.is_empty() {
-            self.turns_of_others = 0;
-            return false;
-        }
-        self.turns_of_others += 1;
-        // A slot that nobody uses is theirs at once when nobody else wants it.
-        let due = self.turns_of_others >= SECOND_CHANCE_EVERY || (!used && self.waiting.is_empty());
-        if due {
-            self.turns_of_others = 0;
-        }
-        due
-    }
-
-    /// Who has the next turn.
-    fn next(&mut self, second_chance: bool) -> Option<PeerKey> {
-        let first = if second_chance { self.second_chances.pop_front() } else { None };
-        first.or_else(|| self.waiting.pop()).or_else(|| self.second_chances.pop_front())
-    }
-
-    fn queue(&mut self, peer: PeerKey, content: ContentKey) {
-        if self.wasteful.contains(&peer) {
-            self.second_chances.push_back(peer);
-        } else {
-            self.waiting.push_back(content, peer);
-        }
-    }
-
+    /// Who may request: the holders of slots, and those set aside.
     pub fn unchoked(&self) -> u32 {
         self.holders.len() as u32
     }
 
-    /// Whether it held a slot.
-    fn leave(&mut self, peer: PeerKey) -> bool {
-        let Some(content) = self.wanting.remove(&peer) else { return false };
-        match self.holders.remove(&peer) {
-            Some(holder) => {
-                if !holder.took {
-                    self.wasteful.insert(peer);
-                }
-                true
-            }
-            None => {
-                self.waiting.remove(content, peer);
-                self.second_chances.retain(|p| *p != peer);
-                false
-            }
-        }
+    pub fn slots_taken(&self) -> u32 {
+        (self.holders.len() - self.aside) as u32
     }
 
     fn fill(&mut self, now: Monotonic) {
-        while self.holders.len() < self.slots
-            && let Some(peer) = self.next(false)
+        while (self.slots_taken() as usize) < self.slots
+            && let Some(peer) = self.waiting.pop()
         {
             self.unchoke(peer, now);
         }
@@ -296,8 +268,47 @@ impl Choker {
     }
 
     fn unchoke(&mut self, peer: PeerKey, now: Monotonic) {
-        self.holders.insert(peer, Holder::new(now));
+        if self.holders.len() >= self.unchoked_max() {
+            self.choke_one_aside();
+        }
+        let steps_aside_at = self.slow.contains(&peer).then_some(now + PATIENCE);
+        let holder = Holder { since: now, took_at: now, steps_aside_at, aside: false };
+        self.holders.insert(peer, holder);
         self.decisions.push_back(Decision::Unchoke(peer));
+    }
+
+    fn unchoked_max(&self) -> usize {
+        self.slots.max(UNCHOKED_MAX as usize)
+    }
+
+    /// The one that has taken nothing for the longest.
+    fn choke_one_aside(&mut self) {
+        let aside = self.holders.iter().filter(|(_, h)| h.aside);
+        if let Some((peer, _)) = aside.min_by_key(|(key, h)| (h.took_at, **key)) {
+            self.send_to_the_end(*peer);
+        }
+    }
+
+    fn send_to_the_end(&mut self, peer: PeerKey) {
+        self.remove(peer);
+        if let Some(content) = self.wanting.get(&peer) {
+            self.waiting.push_back(*content, peer);
+        }
+        self.decisions.push_back(Decision::Choke(peer));
+    }
+
+    /// Forgets what it wanted. Whether it was unchoked.
+    fn leave(&mut self, peer: PeerKey) -> bool {
+        let Some(content) = self.wanting.remove(&peer) else { return false };
+        self.waiting.remove(content, peer);
+        self.remove(peer)
+    }
+
+    /// Whether it was unchoked.
+    fn remove(&mut self, peer: PeerKey) -> bool {
+        let removed = self.holders.remove(&peer);
+        self.aside -= usize::from(removed.is_some_and(|holder| holder.aside));
+        removed.is_some()
     }
 }
 

@@ -40,51 +40,57 @@ fn an_unused_slot_goes_before_a_used_one() {
     let mut choker = Choker::new(2);
     (1..=3).for_each(|peer| choker.handle_interested(peer, FILM, at(0)));
     drain(&mut choker);
-    choker.handle_took(1, at(2));
-    assert_eq!(choker.poll_timeout(), Some(at(3)));
-    choker.handle_timeout(at(3));
+    choker.handle_took(1, at(9));
+    assert_eq!(choker.poll_timeout(), Some(at(10)));
+    choker.handle_timeout(at(10));
     assert_eq!(drain(&mut choker), [Decision::Choke(2), Decision::Unchoke(3)]);
-    choker.handle_took(1, at(29));
-    choker.handle_took(3, at(29));
-    assert_eq!(choker.poll_timeout(), Some(at(30)));
+    choker.handle_took(1, at(19));
+    choker.handle_took(3, at(19));
+    assert_eq!(choker.poll_timeout(), Some(at(29)));
 }
 
 #[test]
-fn a_crowd_that_never_reads_leaves_the_slots_to_those_who_do() {
-    let honest = 0..4;
-    let mut choker = Choker::new(4);
-    (0..50).for_each(|peer| choker.handle_interested(peer, FILM, at(0)));
-    let (mut unchoked, mut served) = (BTreeSet::new(), 0);
-    let mut stuck_had_turns: BTreeSet<PeerKey> = BTreeSet::new();
-    for now in 0..6_000 {
-        choker.handle_timeout(at(now));
-        for decision in drain(&mut choker) {
-            match decision {
-                Decision::Unchoke(peer) => unchoked.insert(peer),
-                Decision::Choke(peer) => unchoked.remove(&peer),
-            };
-        }
-        stuck_had_turns.extend(unchoked.iter().copied().filter(|p| !honest.contains(p)));
-        let takers: Vec<_> = unchoked.iter().filter(|p| honest.contains(*p)).collect();
-        takers.iter().for_each(|peer| choker.handle_took(**peer, at(now)));
-        // Any one of them can take the whole allowance.
-        served += u32::from(!takers.is_empty());
-        if now % 7 == 0 {
-            // Changing its mind makes nobody a newcomer.
-            (30..50).for_each(|peer| {
-                choker.handle_not_interested(peer, at(now));
-                choker.handle_interested(peer, FILM, at(now));
-            });
-            for decision in drain(&mut choker) {
-                match decision {
-                    Decision::Unchoke(peer) => unchoked.insert(peer),
-                    Decision::Choke(peer) => unchoked.remove(&peer),
-                };
-            }
-        }
+fn who_does_not_read_holds_no_slot_and_stays_unchoked() {
+    let mut choker = Choker::new(1);
+    (1..=3).for_each(|peer| choker.handle_interested(peer, FILM, at(0)));
+    drain(&mut choker);
+    choker.handle_full(1, at(1));
+    assert_eq!(choker.poll_timeout(), Some(at(3)));
+    choker.handle_timeout(at(3));
+    assert_eq!(drain(&mut choker), [Decision::Unchoke(2)]);
+    assert_eq!((choker.unchoked(), choker.slots_taken()), (2, 1));
+    choker.handle_took(1, at(5));
+    assert_eq!(drain(&mut choker), [Decision::Choke(1)], "its slot has another holder");
+    choker.handle_not_interested(2, at(6));
+    assert_eq!(drain(&mut choker), [Decision::Choke(2), Decision::Unchoke(3)]);
+}
+
+#[test]
+fn a_full_socket_that_makes_room_again_keeps_its_slot() {
+    let mut choker = Choker::new(1);
+    (1..=2).for_each(|peer| choker.handle_interested(peer, FILM, at(0)));
+    drain(&mut choker);
+    for second in 1..20 {
+        choker.handle_full(1, at(second));
+        choker.handle_timeout(at(second));
+        choker.handle_took(1, at(second + 1));
     }
-    assert!(served >= 5_700, "{served} of 6000 seconds");
-    assert!((4..30).all(|peer| stuck_had_turns.contains(&peer)), "and nobody waits for ever");
+    assert_eq!(drain(&mut choker), []);
+}
+
+#[test]
+fn those_set_aside_are_bounded() {
+    let mut choker = Choker::new(1);
+    (0..UNCHOKED_MAX * 3).for_each(|peer| choker.handle_interested(peer, FILM, at(0)));
+    for second in 0..UNCHOKED_MAX * 3 {
+        drain(&mut choker);
+        (0..UNCHOKED_MAX * 3).for_each(|peer| choker.handle_full(peer, at(second.into())));
+        choker.handle_timeout(at(second.into()));
+        assert!(choker.unchoked() <= UNCHOKED_MAX);
+    }
+    assert_eq!(choker.unchoked(), UNCHOKED_MAX);
+    choker.set_slots(0, at(1_000));
+    assert_eq!(choker.unchoked(), 0);
 }
 
 #[test]
@@ -111,6 +117,7 @@ enum Op {
     Drop(PeerKey),
     Close(PeerKey),
     Took(PeerKey),
+    Full(PeerKey),
     Slots(u32),
     Weigh(u64, u32),
     Wait(u64),
@@ -122,6 +129,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u32..20).prop_map(Op::Drop),
         1 => (0u32..20).prop_map(Op::Close),
         3 => (0u32..20).prop_map(Op::Took),
+        3 => (0u32..20).prop_map(Op::Full),
         1 => (0u32..8).prop_map(Op::Slots),
         1 => (0u64..3, 1u32..40).prop_map(|(content, weight)| Op::Weigh(content, weight)),
         2 => (1u64..40).prop_map(Op::Wait),
@@ -146,6 +154,7 @@ proptest! {
                     choker.handle_closed(p, now);
                 }
                 Op::Took(p) => choker.handle_took(p, now),
+                Op::Full(p) => choker.handle_full(p, now),
                 Op::Weigh(content, weight) => {
                     choker.set_weight(ContentKey::numbered(content), weight);
                 }
@@ -161,8 +170,10 @@ proptest! {
                 }
             }
             prop_assert!(unchoked.is_subset(&wanting));
-            prop_assert_eq!(unchoked.len(), wanting.len().min(slots as usize));
             prop_assert_eq!(unchoked.len() as u32, choker.unchoked());
+            prop_assert!(choker.slots_taken() <= slots);
+            prop_assert!(unchoked.len() == wanting.len() || choker.slots_taken() == slots);
+            prop_assert!(slots > 0 || unchoked.is_empty());
         }
     }
 
@@ -286,22 +297,6 @@ fn the_only_peer_of_a_heavy_content_keeps_its_slot_until_the_others_turn() {
         Decision::Unchoke(2),
     ];
     assert_eq!(heard, expected);
-}
-
-#[test]
-fn only_as_many_move_on_as_wait_and_the_rest_stay() {
-    let mut choker = Choker::new(5);
-    (1..=6).for_each(|peer| choker.handle_interested(peer, FILM, at(0)));
-    drain(&mut choker);
-    for (turn, (leaves, comes)) in
-        [(1, 6), (2, 1), (3, 2), (4, 3), (5, 4), (6, 5)].iter().enumerate()
-    {
-        let now = at(30 * (turn as u64 + 1));
-        (1..=6).for_each(|peer| choker.handle_took(peer, now));
-        choker.handle_timeout(now);
-        assert_eq!(drain(&mut choker), [Decision::Choke(*leaves), Decision::Unchoke(*comes)]);
-        assert_eq!(choker.poll_timeout(), Some(now + UNUSED));
-    }
 }
 
 proptest! {

@@ -6,11 +6,13 @@ mod class;
 pub mod delay;
 mod pacer;
 pub mod shares;
+mod tempo;
 mod turns;
 mod wire_cost;
 
-pub use class::{address_group, class_of};
-pub use pacer::{MAX_GRANT_STREAM_BYTES, Pacer, Permit, SLACK};
+pub use class::{Interface, Lan, NotAPrefix, Prefix, address_group, may_be_at_home};
+pub use pacer::{MAX_GRANT_STREAM_BYTES, Pacer, Permit};
+pub use tempo::{SLACK_MAX, Tempo};
 pub use turns::Turns;
 pub use wire_cost::{MIN_SEGMENT_PAYLOAD_BYTES, WireCost};
 

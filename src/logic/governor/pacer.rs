@@ -1,14 +1,14 @@
 //! Turns an allowance into permits: how many wire bytes may leave now, or when to ask again.
-//! Must never let more out, in any window of time, than `allowance × (window + SLACK) + one block`.
+//! Must never let more out, in any window of time, than `allowance × (window + slack) + one block`.
 //!
 //! It is a token bucket in exact integers. Its depth is one block, so that a block can leave whole,
-//! and as much again as the allowance brings in `SLACK`, so that the serving thread can sleep for most
-//! of that and wake up late without loss of rate. What a burst of that size would do to the household,
-//! the kernel keeps from happening: it paces each connection at its share (`governor::shares`).
+//! and as much again as the allowance brings in the slack of its `Tempo`, so that the serving thread
+//! can sleep for most of that and wake up late without loss of rate. What a burst of that size would do
+//! to the household, the kernel keeps from happening: it paces each connection.
 
 use std::time::Duration;
 
-use super::{Allowance, MIN_SEGMENT_PAYLOAD_BYTES};
+use super::{Allowance, MIN_SEGMENT_PAYLOAD_BYTES, Tempo};
 use crate::logic::now::Monotonic;
 
 /// A permit covers at most one block of 16 KiB with its 13-byte header; a larger request goes out in
@@ -17,10 +17,6 @@ pub const MAX_GRANT_STREAM_BYTES: u32 = 16 * 1024 + 13;
 /// The same over IPv6 in the smallest segments, headers included.
 const MAX_GRANT_WIRE_BYTES: u64 = MAX_GRANT_STREAM_BYTES as u64
     + (MAX_GRANT_STREAM_BYTES.div_ceil(MIN_SEGMENT_PAYLOAD_BYTES) * 72) as u64;
-/// What the bucket holds above one block, in time.
-pub const SLACK: Duration = Duration::from_millis(40);
-/// How late a wake-up may be without loss of rate.
-const LATENESS: Duration = Duration::from_millis(10);
 /// Debts beyond this are forgiven: a figure of the kernel's that is wrong must not stop us for ever.
 const DEBT_MAX: Duration = Duration::from_secs(1);
 
@@ -119,12 +115,12 @@ impl Pacer {
     /// What is worth waking for: as many whole blocks as fit when the wake-up is late.
     fn batch(&self, rate: u64) -> i128 {
         let block = i128::from(MAX_GRANT_WIRE_BYTES) * NANOS;
-        ((self.depth() - in_nanos(rate, LATENESS)) / block).max(1) * block
+        ((self.depth() - in_nanos(rate, Tempo::at(rate).lateness())) / block).max(1) * block
     }
 
     fn depth(&self) -> i128 {
         let slack = match self.allowance {
-            Allowance::BytesPerSecond(rate) => in_nanos(rate, SLACK),
+            Allowance::BytesPerSecond(rate) => in_nanos(rate, Tempo::at(rate).slack()),
             Allowance::Paused | Allowance::Unlimited => 0,
         };
         i128::from(MAX_GRANT_WIRE_BYTES) * NANOS + slack
@@ -168,17 +164,29 @@ mod tests {
     }
 
     fn bound(rate: u64, window: Duration) -> u128 {
-        (u128::from(rate) * (window + SLACK).as_nanos()).div_ceil(1_000_000_000) + u128::from(BLOCK)
+        let slack = Tempo::at(rate).slack();
+        (u128::from(rate) * (window + slack).as_nanos()).div_ceil(1_000_000_000) + u128::from(BLOCK)
     }
 
     #[test]
     fn reaches_the_limit_though_timers_are_late() {
-        for rate in [100_000, 1_250_000, 10 << 20, 100_000_000] {
+        for rate in [100_000, 1_250_000, 4_000_000, 10 << 20, 100_000_000] {
             let seconds = 20;
-            let sent = send_all(rate, at(seconds * 1_000_000), Duration::from_millis(9), BLOCK);
+            let late = Tempo::at(rate).lateness() * 9 / 10;
+            let sent = send_all(rate, at(seconds * 1_000_000), late, BLOCK);
             let total: u64 = sent.iter().map(|s| s.1).sum();
             let share = total as f64 / (rate * seconds) as f64;
             assert!((0.99..1.015).contains(&share), "{rate}: {share}");
+        }
+    }
+
+    #[test]
+    fn on_a_slow_line_no_two_blocks_leave_together() {
+        for rate in [20_000, 1_000_000, 4_000_000] {
+            let sent = send_all(rate, at(5_000_000), Duration::from_micros(900), BLOCK);
+            let block = Duration::from_micros(BLOCK * 1_000_000 / rate);
+            let closest = sent.windows(2).map(|w| w[1].0.saturating_since(w[0].0)).min();
+            assert!(closest.expect("two were sent") + Tempo::Turns.slack() >= block, "{rate}");
         }
     }
 

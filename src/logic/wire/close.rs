@@ -11,6 +11,8 @@ pub enum Close {
     Encryption(#[from] MseError),
     #[error("it asked for a content that is not served here")]
     UnknownInfohash,
+    #[error("nobody answered our call as a peer of that content does")]
+    NoAnswer,
     #[error("it is ourselves")]
     SelfConnection,
     #[error("it has everything already")]

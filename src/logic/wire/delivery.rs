@@ -69,12 +69,12 @@ impl Deliveries {
         self.marks.len() >= SETTLE_AT
     }
 
-    pub fn kept_bytes(&self) -> usize {
-        self.marks.capacity() * size_of::<Mark>()
-    }
-
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    pub fn kept_bytes(&self) -> usize {
+        self.marks.capacity() * size_of::<Mark>()
     }
 }
 

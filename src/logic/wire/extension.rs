@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_bytes::Bytes;
 
 use super::{MAX_QUEUED_REQUESTS, METADATA_PIECE_BYTES, WireError};
+use crate::logic::bencoding;
 
 /// The id under which peers send us `ut_metadata`.
 pub const OUR_METADATA_ID: u8 = 1;
@@ -36,7 +37,7 @@ pub struct ExtensionHandshake {
 
 impl ExtensionHandshake {
     pub fn parse(payload: &[u8]) -> Result<ExtensionHandshake, WireError> {
-        let (value, _rest) = bencode::from_bytes_with_rest::<BencodeValue<ByteBuf<'_>>>(payload)
+        let (value, _rest) = bencoding::from_bytes_with_rest::<BencodeValue<ByteBuf<'_>>>(payload)
             .map_err(|_| WireError::Bencoding)?;
         let ids = get(&value, b"m");
         let positive = |key: &[u8]| {
@@ -159,7 +160,7 @@ struct RawMetadataMessage {
 
 impl<'a> MetadataMessage<'a> {
     pub fn parse(payload: &'a [u8]) -> Result<MetadataMessage<'a>, WireError> {
-        let (value, data) = bencode::from_bytes_with_rest::<BencodeValue<ByteBuf<'_>>>(payload)
+        let (value, data) = bencoding::from_bytes_with_rest::<BencodeValue<ByteBuf<'_>>>(payload)
             .map_err(|_| WireError::Bencoding)?;
         let word = |key: &[u8]| {
             integer(&value, key).and_then(|n| u32::try_from(n).ok()).ok_or(WireError::Bencoding)

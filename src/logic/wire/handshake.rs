@@ -1,11 +1,26 @@
 //! The first 68 bytes of a connection (BEP 3), in both directions.
 
+use data_encoding::BASE32_NOPAD;
+
 use super::{WireError, reserved};
 use crate::logic::infohash::Infohash;
 
 /// What tells a plain connection from an encrypted one.
 pub const PROTOCOL: &[u8; 20] = b"\x13BitTorrent protocol";
 pub const HANDSHAKE_BYTES: usize = 68;
+/// BEP 20, Azureus style: `LD`, version 0.1.0.0.
+const PEER_ID_PREFIX: &[u8; 8] = b"-LD0100-";
+
+/// The peer id of a device: the same for life, from a hash of its key. The letter O becomes an 8, which
+/// base 32 does not use otherwise: PeerBanHelper bans ids that have `cacao` in them, and in a large
+/// fleet some would.
+pub fn peer_id(hash: &[u8; 16]) -> [u8; 20] {
+    let text = BASE32_NOPAD.encode(hash).replace('O', "8");
+    let mut peer_id = [0; 20];
+    peer_id[..8].copy_from_slice(PEER_ID_PREFIX);
+    peer_id[8..].copy_from_slice(&text.as_bytes()[..12]);
+    peer_id
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handshake {

@@ -4,19 +4,21 @@
 //! Out goes, in this order: the rest of a block that has begun, control messages, HAVEs, metadata,
 //! blocks. So a message is never cut by another, and a stranger's queue costs 12 bytes a request.
 
+mod greeting;
+
 use std::{net::IpAddr, time::Duration};
 
 use super::{
     Assembler, BlockRequest, Close, Content, ContentKey, Deliveries, ExtensionHandshake,
     HANDSHAKE_BYTES, Handshake, MAX_OUTBOX_BYTES, MAX_REQUEST_BYTES, Message, MetadataMessage,
-    OurExtensionHandshake, Queued, RequestQueue, Shelf, Standing,
+    OurExtensionHandshake, OutgoingBlock, Queued, RequestQueue, Shelf, Standing,
     effort::Effort,
     extension::{HANDSHAKE_ID, OUR_METADATA_ID},
     metadata::MetadataQueue,
     mse::{Envelope, Keyring, MseError, Rc4},
     standing::Merit,
 };
-use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, now::Monotonic};
+use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, infohash::Infohash, now::Monotonic};
 
 /// HAVEs that go out in one write.
 const HAVES_AT_ONCE: usize = 64;
@@ -79,16 +81,6 @@ impl Chunk<'_> {
     }
 }
 
-/// A block on its way out.
-#[derive(Debug)]
-struct Sending {
-    header: [u8; 13],
-    offset: u64,
-    length: u32,
-    /// Of header and block together.
-    sent: u32,
-}
-
 #[derive(Debug)]
 pub struct PeerSession {
     peer: IpAddr,
@@ -96,6 +88,8 @@ pub struct PeerSession {
     content: Option<ContentKey>,
     /// What it calls itself; zeros until its handshake has come.
     peer_id: [u8; 20],
+    /// What we called it for, if it was us who called.
+    called_for: Option<Infohash>,
     /// The peer's handshake, as far as it has come.
     greeting: Vec<u8>,
     assembler: Assembler,
@@ -111,7 +105,7 @@ pub struct PeerSession {
     haves_told: usize,
     outbox: Vec<u8>,
     outbox_sent: usize,
-    sending: Option<Sending>,
+    sending: Option<OutgoingBlock>,
     deliveries: Deliveries,
     effort: Effort,
     merit: Merit,
@@ -129,6 +123,7 @@ impl PeerSession {
             envelope: Envelope::default(),
             content: None,
             peer_id: [0; 20],
+            called_for: None,
             greeting: Vec::new(),
             assembler: Assembler::default(),
             fast: false,
@@ -183,10 +178,8 @@ impl PeerSession {
             return;
         }
         if let Some(sending) = &mut self.sending {
-            sending.sent += length as u32;
             self.merit.handle_took(now);
-            if sending.sent == 13 + sending.length {
-                let payload = sending.length;
+            if let Some(payload) = sending.handle_sent(length as u32) {
                 self.sending = None;
                 self.deliveries.block_written(payload);
                 self.effort.handle_block_left();
@@ -196,6 +189,10 @@ impl PeerSession {
         self.outbox_sent += length as usize;
         if self.outbox_sent >= self.outbox.len() {
             self.outbox = Vec::new();
+            self.outbox_sent = 0;
+        } else if self.outbox_sent * 2 >= self.outbox.len() {
+            // Who always has something waiting must not make it grow for ever.
+            self.outbox.drain(..self.outbox_sent);
             self.outbox_sent = 0;
         }
     }
@@ -234,23 +231,44 @@ impl PeerSession {
         if !self.envelope.answer().is_empty() {
             return Some(Chunk::Opening(self.envelope.answer()));
         }
-        let key = self.content?;
-        if self.sending.is_none() && self.outbox.is_empty() {
+        if self.sending.is_none()
+            && self.outbox.is_empty()
+            && let Some(key) = self.content
+        {
             self.refill(shelf.get(key)?);
         }
         let limit = MAX_GRANT_STREAM_BYTES;
-        if let Some(sending) = &self.sending {
-            let header = &sending.header[(sending.sent as usize).min(13)..];
-            let done = sending.sent.saturating_sub(13);
+        if let (Some(sending), Some(key)) = (&self.sending, self.content) {
+            let header = sending.header();
             return Some(Chunk::Block {
                 header,
                 content: key,
-                offset: sending.offset + u64::from(done),
-                length: (sending.length - done).min(limit - header.len() as u32),
+                offset: sending.offset(),
+                length: sending.length().min(limit - header.len() as u32),
             });
         }
         let rest = &self.outbox[self.outbox_sent..];
         (!rest.is_empty()).then(|| Chunk::Control(&rest[..rest.len().min(limit as usize)]))
+    }
+
+    /// The blocks that leave next, for sending several in one go: what is left of the one in hand, then
+    /// those that were asked for. `poll_chunk` gives the same bytes, one by one. Nothing when other
+    /// things go first, or in between, or all of it through a cipher.
+    pub fn upcoming_blocks(&self, shelf: &Shelf) -> impl Iterator<Item = OutgoingBlock> {
+        let content = self.content.and_then(|key| shelf.get(key));
+        let content = content.filter(|c| {
+            self.outbox.is_empty()
+                && self.metadata.is_empty()
+                && c.completed().len() <= self.haves_told
+                && self.envelope.is_plain()
+        });
+        content.into_iter().flat_map(|content| {
+            let asked = self
+                .requests
+                .iter()
+                .map_while(|block| Some(OutgoingBlock::new(*block, content.offset_of(*block)?)));
+            self.sending.into_iter().chain(asked)
+        })
     }
 
     /// Whether `poll_chunk` would find anything.
@@ -286,7 +304,7 @@ impl PeerSession {
     ) -> Result<(), Close> {
         if self.content.is_none() {
             let over = now >= self.opened_at + timeouts.handshake;
-            return if over { Err(Close::HandshakeTimeout) } else { Ok(()) };
+            return if over { Err(self.no_handshake()) } else { Ok(()) };
         }
         if self.blocked_since.is_some_and(|since| now >= since + timeouts.stalled) {
             return Err(Close::Stalled);
@@ -357,18 +375,19 @@ impl PeerSession {
         }
     }
 
-    /// Memory that the peer makes us keep, beyond the session itself.
+    pub fn deliveries(&mut self) -> &mut Deliveries {
+        &mut self.deliveries
+    }
+
+    /// Memory that the connection takes beside its fixed part: what a stranger can make grow.
     pub fn kept_bytes(&self) -> usize {
-        self.greeting.capacity()
+        self.envelope.kept_bytes()
+            + self.greeting.capacity()
             + self.assembler.kept_bytes()
             + self.requests.kept_bytes()
             + self.metadata.kept_bytes()
             + self.outbox.capacity()
             + self.deliveries.kept_bytes()
-    }
-
-    pub fn deliveries(&mut self) -> &mut Deliveries {
-        &mut self.deliveries
     }
 
     /// What the peer protocol gets, whatever it came in.
@@ -397,61 +416,6 @@ impl PeerSession {
         }
         self.assembler = assembler;
         Ok(())
-    }
-
-    fn handle_greeting(
-        &mut self,
-        input: &mut &[u8],
-        us: &LocalPeer,
-        shelf: &Shelf,
-    ) -> Result<Option<ContentKey>, Close> {
-        let n = input.len().min(HANDSHAKE_BYTES - self.greeting.len());
-        self.greeting.extend_from_slice(&input[..n]);
-        *input = &input[n..];
-        let Some(theirs) = Handshake::parse(&self.greeting)? else { return Ok(None) };
-        self.greeting = Vec::new();
-        if theirs.peer_id == us.peer_id {
-            return Err(Close::SelfConnection);
-        }
-        let key = shelf.find(theirs.infohash).ok_or(Close::UnknownInfohash)?;
-        let content = shelf.get(key).ok_or(Close::UnknownInfohash)?;
-        if self.envelope.content().is_some_and(|named| named != key) {
-            return Err(MseError::OtherContent.into());
-        }
-        self.content = Some(key);
-        self.peer_id = theirs.peer_id;
-        self.fast = theirs.fast;
-        self.haves_told = content.completed().len();
-        self.greet(&theirs, us, content);
-        Ok(Some(key))
-    }
-
-    /// Our handshake and what must follow it at once.
-    fn greet(&mut self, theirs: &Handshake, us: &LocalPeer, content: &Content) {
-        let ours = Handshake {
-            infohash: theirs.infohash,
-            peer_id: us.peer_id,
-            fast: true,
-            extensions: true,
-        };
-        self.outbox.extend_from_slice(&ours.encode());
-        let held = content.held();
-        match (theirs.fast, held.is_complete(), held.is_empty()) {
-            (true, true, _) => self.say(Message::HaveAll),
-            (true, _, true) => self.say(Message::HaveNone),
-            // BEP 3: may be left out when there is nothing to show.
-            (false, _, true) => {}
-            _ => self.say(Message::Bitfield(held.as_bytes())),
-        }
-        if theirs.extensions {
-            let payload = OurExtensionHandshake::encode(
-                &us.client_name,
-                us.listen_port,
-                content.info_bytes().len(),
-                self.peer,
-            );
-            self.say(Message::Extended { id: HANDSHAKE_ID, payload: &payload });
-        }
     }
 
     fn handle_message(
@@ -570,8 +534,7 @@ impl PeerSession {
         } else if let Some(block) = self.requests.pop()
             && let Some(offset) = content.offset_of(block)
         {
-            let (header, length) = (block.piece_header(), block.length);
-            self.sending = Some(Sending { header, offset, length, sent: 0 });
+            self.sending = Some(OutgoingBlock::new(block, offset));
         }
     }
 

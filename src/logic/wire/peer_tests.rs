@@ -247,6 +247,22 @@ fn bounds_what_a_flood_can_queue() {
 }
 
 #[test]
+fn a_peer_whose_answers_never_end_does_not_make_them_grow() {
+    let mut scene = Scene::new(Bitfield::full(5));
+    scene.greet(true, false).expect("fine");
+    // Choked, so every request is rejected; one chunk of rejects leaves for each chunk that comes.
+    let requests: Vec<_> = (0..960).map(|n| Message::Request(block(n % 4, n, 16))).collect();
+    for second in 0..100 {
+        // So seldom that nobody minds.
+        scene.now = at(100 * second);
+        scene.hear(&requests).expect("it reads");
+        let chunk = scene.session.poll_chunk(&scene.shelf).expect("rejects").stream_bytes();
+        scene.session.handle_sent(chunk, scene.now);
+        assert!(scene.session.kept_bytes() < 3 * MAX_OUTBOX_BYTES);
+    }
+}
+
+#[test]
 fn sends_metadata_to_whoever_asks_a_few_times() {
     let mut scene = Scene::new(Bitfield::full(5));
     scene.greet(true, true).expect("fine");
@@ -497,4 +513,124 @@ proptest! {
             if heard.is_err() { break }
         }
     }
+}
+
+#[test]
+fn foresees_no_blocks_when_something_else_goes_first() {
+    let mut scene = Scene::ready(Bitfield::full(5), true);
+    let asked = [block(0, 0, 100), block(1, 0, 200)].map(Message::Request);
+    scene.hear(&asked).expect("fine");
+    let foreseen = |scene: &Scene| scene.session.upcoming_blocks(&scene.shelf).count();
+    assert_eq!(foreseen(&scene), 2);
+    // The reject of a cancel goes before blocks.
+    scene.hear(&[Message::Cancel(block(1, 0, 200))]).expect("fine");
+    assert_eq!(foreseen(&scene), 0);
+    scene.drain();
+    assert_eq!(foreseen(&scene), 0, "nothing is left");
+}
+
+proptest! {
+    /// Whoever sends several blocks in one go sends what would have left one by one.
+    #[test]
+    fn foresees_the_blocks_that_leave(
+        lengths in prop::collection::vec(1u32..=16_000, 1..8),
+        sent in 0u64..30_000,
+    ) {
+        let mut scene = Scene::ready(Bitfield::full(5), true);
+        for (begin, length) in lengths.iter().enumerate() {
+            let asked = Message::Request(block(0, begin as u32, *length));
+            scene.hear(&[asked]).expect("fine");
+        }
+        // So that one of them is in hand.
+        if let Some(chunk) = scene.session.poll_chunk(&scene.shelf) {
+            let sent = sent.min(chunk.stream_bytes());
+            scene.session.handle_sent(sent, scene.now);
+        }
+        let foreseen: Vec<_> = scene.session.upcoming_blocks(&scene.shelf).collect();
+        for block in foreseen {
+            let left = block.header().len() as u64 + u64::from(block.length());
+            match scene.session.poll_chunk(&scene.shelf) {
+                Some(Chunk::Block { header, offset, length, .. }) => {
+                    prop_assert_eq!(header, block.header());
+                    prop_assert_eq!((offset, length), (block.offset(), block.length()));
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+            scene.session.handle_sent(left, scene.now);
+        }
+        prop_assert_eq!(scene.session.poll_chunk(&scene.shelf), None);
+    }
+}
+
+/// A session in which we have called.
+fn calling(have: Bitfield) -> Scene {
+    let mut scene = Scene::new(have);
+    scene.session = PeerSession::calling(PEER, Infohash([7; 20]), &scene.us, at(0));
+    scene
+}
+
+fn next_bytes(scene: &mut Scene) -> Vec<u8> {
+    let Some(Chunk::Control(bytes)) = scene.session.poll_chunk(&scene.shelf) else {
+        panic!("something to say")
+    };
+    let bytes = bytes.to_vec();
+    scene.session.handle_sent(bytes.len() as u64, scene.now);
+    bytes
+}
+
+#[test]
+fn whom_we_call_hears_our_handshake_first_and_is_served_as_anybody() {
+    let mut scene = calling(Bitfield::full(5));
+    assert!(scene.session.has_output(&scene.shelf));
+    let ours = Handshake::parse(&next_bytes(&mut scene)).expect("well-formed").expect("whole");
+    assert_eq!((ours.infohash, ours.peer_id), (Infohash([7; 20]), scene.us.peer_id));
+    assert!(ours.fast && ours.extensions && !scene.session.has_output(&scene.shelf));
+    assert_eq!(scene.session.content(), None);
+    scene.greet(true, false).expect("a fine answer");
+    assert!(scene.session.content().is_some());
+    assert_eq!(scene.drain(), ["HaveAll"], "and no second handshake");
+    scene.hear(&[Message::Interested]).expect("fine");
+    scene.session.unchoke(at(0));
+    scene.hear(&[Message::Request(block(1, 0, 100))]).expect("fine");
+    assert_eq!(scene.drain(), ["Unchoke", "block 32768+100"]);
+}
+
+#[test]
+fn an_answer_may_come_before_our_handshake_has_left() {
+    let mut scene = calling(Bitfield::full(5));
+    scene.session.handle_sent(10, at(0));
+    scene.greet(true, false).expect("a fine answer");
+    let rest = next_bytes(&mut scene);
+    assert_eq!(rest.len(), HANDSHAKE_BYTES - 10 + 5, "the rest of it, then HaveAll");
+}
+
+#[test]
+fn whom_we_call_owes_us_nothing_but_must_be_a_peer_of_that_content() {
+    for answer in [&b"HTTP/1.1 400 Bad Request"[..], b"\x13BitTorrent Protocol"] {
+        assert_eq!(calling(Bitfield::full(5)).feed(answer), Err(Close::NoAnswer));
+    }
+    let other =
+        Handshake { infohash: Infohash([8; 20]), peer_id: [1; 20], fast: true, extensions: true };
+    assert_eq!(calling(Bitfield::full(5)).feed(&other.encode()), Err(Close::NoAnswer));
+    let mirror = Handshake { infohash: Infohash([7; 20]), peer_id: us().peer_id, ..other };
+    assert_eq!(calling(Bitfield::full(5)).feed(&mirror.encode()), Err(Close::SelfConnection));
+    let mut silent = calling(Bitfield::full(5));
+    let timeouts = Timeouts::default();
+    assert_eq!(silent.session.poll_timeout(&timeouts), at(10));
+    assert_eq!(silent.session.handle_timeout(&timeouts, false, at(10)), Err(Close::NoAnswer));
+    assert!(!Close::NoAnswer.is_abuse());
+}
+
+#[test]
+fn a_seed_that_we_called_is_left_alone() {
+    let mut scene = calling(Bitfield::full(5));
+    scene.greet(true, true).expect("a fine answer");
+    assert_eq!(scene.hear(&[Message::HaveAll]), Err(Close::Seed));
+}
+
+#[test]
+fn a_call_for_a_content_that_is_gone_meanwhile_ends() {
+    let mut scene = calling(Bitfield::full(5));
+    scene.shelf.remove(Infohash([7; 20]));
+    assert_eq!(scene.greet(true, true), Err(Close::UnknownInfohash));
 }

@@ -50,16 +50,21 @@ impl RequestQueue {
         std::mem::take(&mut self.queue)
     }
 
+    /// As `pop` will give them.
+    pub fn iter(&self) -> impl Iterator<Item = &BlockRequest> {
+        self.queue.iter()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    pub fn kept_bytes(&self) -> usize {
-        self.queue.capacity() * size_of::<BlockRequest>()
-    }
-
     pub fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    pub fn kept_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<BlockRequest>()
     }
 }
 

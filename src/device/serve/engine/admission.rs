@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::{FIRST_CONNECTION, Loop, books::book};
 use crate::{
-    device::serve::connection::Connection,
+    device::serve::connection::{Connection, asks_for_tiny_segments},
     logic::{
         admission::{self, Crowd, Guest, Name, Room, Welcome},
         governor::address_group,
@@ -57,7 +57,12 @@ impl Loop {
             return;
         }
         self.generation = self.generation.wrapping_add(1);
-        let mut connection = Box::new(Connection::new(stream, peer, self.generation, now));
+        let class = self.lan.class_of(peer, now);
+        self.take_in(Box::new(Connection::new(stream, peer, class, self.generation, now)), now);
+    }
+
+    /// Gives a connection its place. It is dropped if the system cannot watch it.
+    pub(super) fn take_in(&mut self, mut connection: Box<Connection>, now: Monotonic) -> bool {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             (self.connections.len() - 1) as u32
@@ -67,12 +72,13 @@ impl Loop {
         if let Err(error) = self.poll.registry().register(connection.source(), token, interest) {
             tracing::warn!(%error, "a connection could not be watched");
             self.free.push(index);
-            return;
+            return false;
         }
         let deadline = connection.session.poll_timeout(&self.us.timeouts);
         self.deadlines.push(deadline, (index, connection.generation));
         self.admission.handle_opened(guest(index, &connection), now);
         self.connections[index as usize] = Some(connection);
+        true
     }
 
     /// Or says why there is none. May displace somebody else.
@@ -82,10 +88,11 @@ impl Loop {
         peer: SocketAddr,
         now: Monotonic,
     ) -> Result<(), Refusal> {
-        if self.pacer.allowance().is_paused() {
+        let class = self.lan.class_of(peer, now);
+        if self.allowance_of(class).is_paused() {
             return Err(Refusal::Paused);
         }
-        if Connection::asks_for_tiny_segments(stream) {
+        if asks_for_tiny_segments(stream) {
             return Err(Refusal::TinySegments);
         }
         self.admission.handle_arrival(address_group(peer.ip()), now)?;
@@ -161,14 +168,15 @@ impl Loop {
         };
         tracing::debug!(group = %connection.group, abuse = why.is_abuse(), "connection closed: {why}");
         connection.settle();
-        connection.settle_retransmissions(&mut self.pacer);
+        connection.settle_retransmissions(self.pacer_of(connection.class));
         book(&mut connection, &self.shelf, &mut self.usage, &self.stats);
         // Closing the descriptor would do, but mio wants to know.
         let _ = self.poll.registry().deregister(connection.source());
         if connection.in_turns {
-            self.turns.remove(index);
+            self.turns_of(connection.class).remove(index);
         }
         self.choker.handle_closed(index, now);
+        self.note_end_of_call(&connection, why, now);
         let said = name(&connection).filter(|_| connection.named);
         self.admission.handle_closed(guest(index, &connection), said, why.is_abuse(), now);
         self.free.push(index);

@@ -17,9 +17,15 @@ impl Loop {
         let mut waiting = 0;
         for connection in self.connections.iter_mut().flatten() {
             connection.settle();
-            connection.settle_retransmissions(&mut self.pacer);
+            let pacer = match connection.class {
+                PeerClass::Wan => &mut self.pacer,
+                PeerClass::Lan => &mut self.lan_pacer,
+            };
+            connection.settle_retransmissions(pacer);
             book(connection, &self.shelf, &mut self.usage, &self.stats);
-            waiting += u32::from(connection.session.has_output(&self.shelf));
+            // The line is judged by what it carries to the internet.
+            let counts = connection.class == PeerClass::Wan;
+            waiting += u32::from(counts && connection.session.has_output(&self.shelf));
         }
         self.stats.peers_waiting.store(waiting, Ordering::Relaxed);
         let taken = std::mem::take(&mut self.usage);

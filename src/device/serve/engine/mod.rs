@@ -3,12 +3,15 @@
 
 mod admission;
 mod books;
+mod lan;
+mod outreach;
 mod pacing;
 mod sending;
 
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::Ordering,
@@ -26,13 +29,16 @@ use super::{
     connection::{Connection, ReadEnd, SCRATCH_BYTES},
     deadlines::{Deadlines, Who},
     files::OpenFiles,
+    lan::LanWatch,
+    pipe::BlockPipe,
 };
 use crate::logic::{
     admission::{Admission, Limits},
     choke::{Choker, slots_for},
-    governor::{Allowance, Pacer, SLACK, Turns},
+    governor::{Allowance, Pacer, Tempo, Turns},
     infohash::Infohash,
     now::Monotonic,
+    outreach::Outreach,
     usage::{PeerClass, Usage, UsageDelta},
     wire::{Close, LocalPeer, Shelf, mse::Keyring},
 };
@@ -47,8 +53,12 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// card does with its interrupts: what comes in meanwhile shares a wake-up, which on a small machine
 /// costs more than a block. Short against any WAN's round trip.
 const REST: Duration = Duration::from_millis(4);
-/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it.
-const REST_LIMITED: Duration = Duration::from_millis(25);
+/// Under a limit the sockets hold what leaves meanwhile, and the kernel paces it. With shares they hold
+/// that much; with turns one of them holds one block.
+const REST_SHARES: Duration = Duration::from_millis(25);
+const REST_TURNS: Duration = Duration::from_millis(1);
+/// Nobody who has just come should wait for longer.
+const REST_TURNS_MAX: Duration = Duration::from_millis(10);
 /// A round that sent this many chunks is busy enough.
 const BUSY_CHUNKS: usize = 16;
 /// How long a stop waits for what is in the sockets to be acknowledged.
@@ -66,6 +76,7 @@ pub(super) struct Loop {
     inbox: Receiver<Request>,
     started: Instant,
     us: LocalPeer,
+    on_first_peer: Box<dyn Fn() + Send>,
 
     listeners: Vec<TcpListener>,
     /// Listeners that may have more to accept: edges are told once.
@@ -81,12 +92,20 @@ pub(super) struct Loop {
     keyring: Keyring,
     /// All connections encrypt in one buffer.
     scratch: Box<[u8]>,
+    /// Several blocks of one connection gather in it.
+    pipe: BlockPipe,
 
     shelf: Shelf,
     files: OpenFiles,
     choker: Choker,
     pacer: Pacer,
     turns: Turns<u32>,
+    /// Of the household's own peers, whose bytes never see the uplink.
+    lan: LanWatch,
+    lan_pacer: Pacer,
+    lan_turns: Turns<u32>,
+    lan_sent_at: Option<Monotonic>,
+    outreach: Outreach,
     /// In this round.
     chunks_sent: usize,
     /// The pacer's word to all in `turns`.
@@ -101,6 +120,7 @@ impl Loop {
     pub fn new(
         settings: ServeSettings,
         us: LocalPeer,
+        may_call: fn(SocketAddr) -> bool,
         content: Box<dyn OpenContent>,
         inbox: Receiver<Request>,
         stats: Arc<SharedStats>,
@@ -128,6 +148,7 @@ impl Loop {
             inbox,
             started: Instant::now(),
             us,
+            on_first_peer: settings.on_first_peer,
             listeners,
             to_accept,
             accept_retry_at: None,
@@ -139,11 +160,17 @@ impl Loop {
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             keyring: Keyring::new(StdRng::from_rng(&mut rand::rng())),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            pipe: BlockPipe::new()?,
             shelf: Shelf::default(),
             files: OpenFiles::new(content),
             choker: Choker::new(slots_for(Allowance::Paused)),
             pacer: Pacer::new(Allowance::Paused, Monotonic::START),
             turns: Turns::default(),
+            lan: LanWatch::new(settings.lan_prefixes),
+            lan_pacer: Pacer::new(Allowance::Paused, Monotonic::START),
+            lan_turns: Turns::default(),
+            lan_sent_at: None,
+            outreach: Outreach::new(may_call),
             chunks_sent: 0,
             send_at: None,
             shares: Shares::default(),
@@ -186,9 +213,11 @@ impl Loop {
             }
             self.accept_and_read_on(now);
             self.handle_timeouts(now);
+            self.call_leechers(now);
             self.carry_out_choking(now);
             self.share_out(now);
             self.send(now);
+            self.send_to_lan(now);
             let answers: Vec<_> =
                 asked.into_iter().map(|reply| (reply, self.take_usage())).collect();
             self.publish();
@@ -203,18 +232,25 @@ impl Loop {
 
     /// Lets events gather, unless something can be done at once. A request ends it.
     fn rest(&self) -> Option<Request> {
-        let limited = self.is_limited();
-        if self.has_work() || (!limited && self.chunks_sent >= BUSY_CHUNKS) {
+        let unlimited_is_busy = !self.is_limited() && self.chunks_sent >= BUSY_CHUNKS;
+        if self.has_work() || self.lan_is_busy() || unlimited_is_busy {
             return None;
         }
         let until_send = self.send_at.map_or(Duration::ZERO, |at| at.saturating_since(self.now()));
-        let rest = if limited { REST_LIMITED.max(until_send.min(SLACK)) } else { REST };
+        let rest = match self.pacer.allowance() {
+            Allowance::BytesPerSecond(rate) => match Tempo::at(rate) {
+                Tempo::Turns => until_send.clamp(REST_TURNS, REST_TURNS_MAX),
+                Tempo::Shares => until_send.clamp(REST_SHARES, Tempo::Shares.slack()),
+            },
+            Allowance::Paused => REST_SHARES,
+            Allowance::Unlimited => REST,
+        };
         self.inbox.recv_timeout(rest).ok()
     }
 
     fn has_work(&self) -> bool {
         let sends_now = !self.turns.is_empty() && !self.is_limited();
-        sends_now || !self.to_read.is_empty() || !self.to_accept.is_empty()
+        sends_now || self.lan_has_work() || !self.to_read.is_empty() || !self.to_accept.is_empty()
     }
 
     fn is_limited(&self) -> bool {
@@ -223,7 +259,12 @@ impl Loop {
 
     fn publish(&self) {
         self.stats.egress_wire_bytes.store(self.pacer.spent_bytes(), Ordering::Relaxed);
-        self.stats.peers_connected.store(self.admission.connections(), Ordering::Relaxed);
+        self.stats.lan_egress_wire_bytes.store(self.lan_pacer.spent_bytes(), Ordering::Relaxed);
+        let connected = self.admission.connections();
+        let before = self.stats.peers_connected.swap(connected, Ordering::Relaxed);
+        if before == 0 && connected > 0 {
+            (self.on_first_peer)();
+        }
         self.stats.peers_unchoked.store(self.choker.unchoked(), Ordering::Relaxed);
     }
 
@@ -236,8 +277,13 @@ impl Loop {
         if self.has_work() {
             return Some(Duration::ZERO);
         }
-        let waits =
-            [self.send_at, self.deadlines.next(), self.choker.poll_timeout(), self.accept_retry_at];
+        let waits = [
+            self.send_at,
+            self.deadlines.next(),
+            self.choker.poll_timeout(),
+            self.accept_retry_at,
+            self.call_at(),
+        ];
         let next = waits.into_iter().flatten().min()?;
         Some(next.saturating_since(self.now()))
     }
@@ -279,6 +325,7 @@ impl Loop {
                 }
                 self.shelf.remove(infohash);
                 self.choker.forget(key);
+                self.outreach.handle_removed(infohash);
                 self.files.forget(key);
             }
             ServeCommand::SetWeight { infohash, weight } => {
@@ -293,6 +340,8 @@ impl Loop {
                 self.admission.set_allowance(allowance);
                 self.shares.handle_change();
             }
+            ServeCommand::Named { infohash, leechers } => self.hear_of(infohash, &leechers, now),
+            ServeCommand::PauseLan(paused) => self.pause_lan(paused, now),
         }
     }
 
@@ -321,12 +370,17 @@ impl Loop {
             Ok(ReadEnd::More) => self.to_read.push(index),
             Err(why) => return self.close(index, why, now),
         }
+        if let Err(why) = connection.note_answer(&mut self.outreach) {
+            return self.close(index, why, now);
+        }
         self.handle_heard(index, now);
         let Some(connection) = self.connection(index) else { return };
         let interested = connection.session.is_interested();
         if interested != connection.was_interested {
             connection.was_interested = interested;
-            if let Some(content) = connection.session.content().filter(|_| interested) {
+            if connection.class == PeerClass::Lan {
+                self.follow_lan_interest(index, now);
+            } else if let Some(content) = connection.session.content().filter(|_| interested) {
                 self.choker.handle_interested(index, content, now);
             } else {
                 self.choker.handle_not_interested(index, now);
@@ -337,7 +391,6 @@ impl Loop {
 
     fn handle_timeouts(&mut self, now: Monotonic) {
         if self.choker.poll_timeout().is_some_and(|at| at <= now) {
-            self.excuse_the_paced(now);
             self.choker.handle_timeout(now);
         }
         while let Some(who) = self.deadlines.pop_due(now) {
@@ -346,9 +399,11 @@ impl Loop {
     }
 
     fn handle_deadline(&mut self, (index, generation): Who, now: Monotonic) {
-        let paused = self.pacer.allowance().is_paused();
+        let paused = |class| self.allowance_of(class).is_paused();
+        let (wan, lan) = (paused(PeerClass::Wan), paused(PeerClass::Lan));
         let timeouts = self.us.timeouts;
         let Some(connection) = self.connection(index) else { return };
+        let paused = if connection.class == PeerClass::Lan { lan } else { wan };
         if connection.generation != generation {
             return;
         }

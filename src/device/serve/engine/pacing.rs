@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use super::Loop;
 use crate::logic::{
-    governor::{Allowance, shares},
+    governor::{
+        Allowance, Tempo,
+        shares::{self, Progress},
+    },
     now::Monotonic,
+    usage::PeerClass,
 };
 
 /// A share that changed by less than this part of it is left as it is: setting it is a system call.
@@ -47,41 +51,61 @@ impl Loop {
                 if senders > 0 && elapsed >= shares::interval(rate, senders) {
                     self.shares.looked_at = now;
                     self.shares.part.handle_look(std::mem::take(&mut self.shares.pacer_held_back));
-                    self.allot(self.shares.part.of(rate), elapsed);
+                    // Also settles what had to be sent again.
+                    let progress = self.take_progress();
+                    self.allot(rate, elapsed, &progress);
                 } else if changed {
-                    self.rescale(self.shares.part.of(rate));
+                    self.rescale(rate);
                 }
             }
         }
     }
 
-    fn allot(&mut self, whole: u64, elapsed: Duration) {
+    fn take_progress(&mut self) -> Vec<Progress> {
         let (shelf, pacer) = (&self.shelf, &mut self.pacer);
-        let progress: Vec<_> = self
-            .connections
+        self.connections
             .iter_mut()
             .flatten()
-            .filter(|connection| connection.session.is_unchoked())
+            .filter(|connection| connection.takes_share())
             .map(|connection| connection.take_progress(shelf, pacer))
-            .collect();
-        self.set_shares(&shares::allot(whole, elapsed, &progress));
+            .collect()
     }
 
-    fn rescale(&mut self, whole: u64) {
+    fn allot(&mut self, rate: u64, elapsed: Duration, progress: &[Progress]) {
+        match Tempo::at(rate) {
+            Tempo::Turns => self.set_turns(rate),
+            Tempo::Shares => {
+                self.set_shares(&shares::allot(self.shares.part.of(rate), elapsed, progress));
+            }
+        }
+    }
+
+    fn rescale(&mut self, rate: u64) {
+        if Tempo::at(rate) == Tempo::Turns {
+            return self.set_turns(rate);
+        }
         let held: Vec<_> = self
             .connections
             .iter()
             .flatten()
-            .filter(|connection| connection.session.is_unchoked())
+            .filter(|connection| connection.takes_share())
             .map(|connection| connection.share())
             .collect();
-        self.set_shares(&shares::rescale(whole, &held));
+        self.set_shares(&shares::rescale(self.shares.part.of(rate), &held));
+    }
+
+    fn set_turns(&mut self, rate: u64) {
+        for connection in self.connections.iter_mut().flatten() {
+            if connection.session.is_unchoked() && differs(connection.share(), rate) {
+                connection.set_turn(rate);
+            }
+        }
     }
 
     fn set_shares(&mut self, shares: &[u64]) {
-        let unchoked = self.connections.iter_mut().flatten().filter(|c| c.session.is_unchoked());
+        let unchoked = self.connections.iter_mut().flatten().filter(|c| c.takes_share());
         for (connection, share) in unchoked.zip(shares) {
-            if connection.share().is_none_or(|held| held.abs_diff(*share) > held / IMPERCEPTIBLE) {
+            if differs(connection.share(), *share) {
                 connection.set_share(Some(*share));
             }
         }
@@ -89,9 +113,13 @@ impl Loop {
 
     fn set_all_shares(&mut self, share: Option<u64>) {
         for connection in self.connections.iter_mut().flatten() {
-            if connection.share() != share {
+            if connection.class == PeerClass::Wan && connection.share() != share {
                 connection.set_share(share);
             }
         }
     }
+}
+
+fn differs(held: Option<u64>, share: u64) -> bool {
+    held.is_none_or(|held| held.abs_diff(share) > held / IMPERCEPTIBLE)
 }

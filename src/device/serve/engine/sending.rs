@@ -50,8 +50,11 @@ impl Loop {
         for _ in 0..TURNS_AT_ONCE {
             let Some(index) = self.turns.current() else { return };
             match self.take_turn(index, now) {
-                Ok(Turn::Sent) => self.turns.pass(),
-                Ok(Turn::Nothing | Turn::Blocked) => {
+                Ok(Turn::Sent { .. }) => self.turns.pass(),
+                Ok(turn @ (Turn::Nothing | Turn::Blocked)) => {
+                    if let Turn::Blocked = turn {
+                        self.choker.handle_full(index, now);
+                    }
                     self.turns.leave();
                     if let Some(connection) = self.connection(index) {
                         connection.in_turns = false;
@@ -76,33 +79,30 @@ impl Loop {
         else {
             return Ok(Turn::Nothing);
         };
-        let chunks = match self.pacer.allowance() {
-            Allowance::Unlimited => CHUNKS_A_TURN_UNLIMITED,
-            Allowance::Paused | Allowance::BytesPerSecond(_) => 1,
-        };
+        let mut chunks = 1;
+        if self.pacer.allowance() == Allowance::Unlimited {
+            let (files, pacer, pipe) = (&mut self.files, &mut self.pacer, &mut self.pipe);
+            let run = connection.send_run(&self.shelf, files, pacer, pipe, now)?;
+            if let Some((turn, chunks)) = run {
+                if chunks > 0 {
+                    self.choker.handle_took(index, now);
+                }
+                self.chunks_sent += chunks;
+                return Ok(turn);
+            }
+            chunks = CHUNKS_A_TURN_UNLIMITED;
+        }
         let mut turn = Turn::Nothing;
         for _ in 0..chunks {
             let (files, pacer, scratch) = (&mut self.files, &mut self.pacer, &mut self.scratch);
             turn = connection.send_chunk(&self.shelf, files, pacer, scratch, now)?;
-            if !matches!(turn, Turn::Sent) {
-                break;
-            }
+            let Turn::Sent { block } = turn else { break };
             self.chunks_sent += 1;
-            self.choker.handle_took(index, now);
+            if block {
+                self.choker.handle_took(index, now);
+            }
         }
         Ok(turn)
-    }
-
-    /// Whoever waits for the allowance, or gets its share of it slowly, makes use of its slot.
-    pub(super) fn excuse_the_paced(&mut self, now: Monotonic) {
-        for (index, connection) in self.connections.iter_mut().enumerate() {
-            let Some(connection) = connection.as_mut().filter(|c| c.session.is_unchoked()) else {
-                continue;
-            };
-            if connection.in_turns || connection.gets_through() {
-                self.choker.handle_took(index as u32, now);
-            }
-        }
     }
 
     /// A connection with something to send and room for it stands in the ring.
@@ -114,7 +114,8 @@ impl Loop {
         if !connection.in_turns && connection.writable && connection.session.has_output(&self.shelf)
         {
             connection.in_turns = true;
-            self.turns.join(index);
+            let class = connection.class;
+            self.turns_of(class).join(index);
         }
     }
 

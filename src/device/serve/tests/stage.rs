@@ -56,14 +56,19 @@ fn noise(bytes: usize) -> Vec<u8> {
 }
 
 pub fn settings() -> ServeSettings {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    // Whatever the machine's default: blocks leave in runs under every one but BBR.
+    socket2::SockRef::from(&listener).set_tcp_congestion(b"reno").expect("every kernel has it");
     ServeSettings {
-        listeners: vec![TcpListener::bind("127.0.0.1:0").expect("a free port")],
+        listeners: vec![listener],
+        on_first_peer: Box::new(|| ()),
         peer_id: *b"-LA0001-0123456789ab",
         client_name: "Larder/test".into(),
         connections_max: 50,
         connections_per_ip_max: 50,
         connections_per_content_max: 50,
         listen_port: 6881,
+        lan_prefixes: None,
     }
 }
 
@@ -86,8 +91,8 @@ impl Stage {
         std::fs::write(dir.path().join(infohash.to_string()), &data).expect("writes");
         let address = settings.listeners[0].local_addr().expect("bound");
         let folder = Folder(dir.path().to_owned());
-        let engine =
-            Engine::start_with(settings, timeouts, Box::new(folder)).expect("the engine starts");
+        let engine = Engine::start_with(settings, timeouts, |_| true, Box::new(folder))
+            .expect("the engine starts");
         let stage = Stage { dir, data, info, infohash, address, engine };
         stage.engine.send(ServeCommand::SetAllowance(allowance));
         stage.engine.send(ServeCommand::Add(stage.servable(full)));
@@ -197,7 +202,25 @@ fn new_peer_id() -> [u8; 20] {
 
 impl Leecher {
     pub fn raw(address: SocketAddr) -> Leecher {
-        let stream = TcpStream::connect(address).expect("connects");
+        Leecher::over(TcpStream::connect(address).expect("connects"))
+    }
+
+    /// From another of loopback's addresses.
+    pub fn from_address(from: [u8; 4], stage: &Stage) -> Leecher {
+        let mut leecher = Leecher::raw_from_address(from, stage);
+        leecher.greet(stage.infohash, true);
+        leecher
+    }
+
+    pub fn raw_from_address(from: [u8; 4], stage: &Stage) -> Leecher {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("one of loopback's");
+        socket.connect(&stage.address.into()).expect("connects");
+        Leecher::over(socket.into())
+    }
+
+    pub fn over(stream: TcpStream) -> Leecher {
         stream.set_read_timeout(Some(PATIENCE)).expect("sets");
         Leecher { stream, received_bytes: 0, peer_id: new_peer_id(), ciphers: None }
     }
@@ -284,6 +307,14 @@ impl Leecher {
 
     fn handshake(&self, infohash: Infohash, fast: bool) -> Handshake {
         Handshake { infohash, peer_id: self.peer_id, fast, extensions: true }
+    }
+
+    /// The other side of a connection that the engine has opened.
+    pub fn answer(stream: TcpStream, infohash: Infohash) -> Leecher {
+        let mut leecher = Leecher::over(stream);
+        leecher.hear_handshake(infohash);
+        leecher.write(leecher.handshake(infohash, true).encode().to_vec());
+        leecher
     }
 
     fn hear_handshake(&mut self, infohash: Infohash) {

@@ -8,7 +8,7 @@ use super::{
     schedule::Share,
     traffic::{Flow, Traffic},
 };
-use crate::logic::{governor::SLACK, now::WallTime};
+use crate::logic::{governor::SLACK_MAX, now::WallTime};
 
 /// The shell tells its counters this often.
 pub const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ fn rate_left(cap_bytes: u64, used_bytes: u64) -> u64 {
         // A trickle would keep peers waiting for nothing.
         left if left < CAP_RESERVE_BYTES => 0,
         left => {
-            let ahead = u128::from(left) * SLACK.as_millis() / COUNT_INTERVAL.as_millis();
+            let ahead = u128::from(left) * SLACK_MAX.as_millis() / COUNT_INTERVAL.as_millis();
             (left - u64::try_from(ahead).unwrap_or(left)) / COUNT_INTERVAL.as_secs()
         }
     }

@@ -93,6 +93,11 @@ impl Default for Envelope {
 }
 
 impl Envelope {
+    /// Nothing: for connections on which we speak first.
+    pub fn plain() -> Envelope {
+        Envelope { state: State::Plain, ..Envelope::default() }
+    }
+
     /// Takes the wrapping off what the peer sent, in place. At most once in the life of a connection
     /// this costs a modular exponentiation.
     pub fn open<'a>(
@@ -142,9 +147,25 @@ impl Envelope {
         }
     }
 
+    /// Whether all that is to leave leaves as it is, and nothing of our own handshake waits.
+    pub fn is_plain(&self) -> bool {
+        self.answer.is_empty() && !matches!(self.state, State::Encrypted(_))
+    }
+
     /// The content that the encrypted handshake named; the plain one inside must name it too.
     pub fn content(&self) -> Option<ContentKey> {
         self.content
+    }
+
+    /// Memory behind the pointers: a handshake half done, or the ciphers.
+    pub fn kept_bytes(&self) -> usize {
+        let state = match &self.state {
+            State::Undecided(_) | State::Plain | State::Failed => 0,
+            State::Negotiating(_) => size_of::<Responder>() + size_of::<Agreement>(),
+            State::Ending(..) => size_of::<Rc4>(),
+            State::Encrypted(_) => size_of::<Ciphers>(),
+        };
+        state + self.answer.capacity()
     }
 
     fn negotiate(

@@ -1,0 +1,6 @@
+//! libFuzzer's way into `larder_fuzz::messages`, which says what is checked.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    larder_fuzz::messages::check(data);
+});

@@ -1,0 +1,134 @@
+//! The household's own peers: served beside the uplink's allowance, without slots and permits, but
+//! never so much in one go that a block for the WAN would leave late.
+
+use std::time::Duration;
+
+use super::Loop;
+use crate::{
+    device::serve::connection::Turn,
+    logic::{
+        governor::{Allowance, Pacer, Turns},
+        now::Monotonic,
+        usage::PeerClass,
+        wire::Close,
+    },
+};
+
+/// Blocks in all before the WAN's turn comes again: 256 KiB, under a millisecond of a small router's
+/// time, which is how late the pacer lets a block be without loss of rate.
+const CHUNKS_AT_ONCE: usize = 16;
+/// Blocks of one peer before the next one's turn.
+const CHUNKS_A_TURN: usize = 4;
+/// So long after a block the next one is expected.
+const BUSY: Duration = Duration::from_millis(50);
+
+impl Loop {
+    pub(super) fn allowance_of(&self, class: PeerClass) -> Allowance {
+        match class {
+            PeerClass::Wan => self.pacer.allowance(),
+            PeerClass::Lan => self.lan_pacer.allowance(),
+        }
+    }
+
+    pub(super) fn pacer_of(&mut self, class: PeerClass) -> &mut Pacer {
+        match class {
+            PeerClass::Wan => &mut self.pacer,
+            PeerClass::Lan => &mut self.lan_pacer,
+        }
+    }
+
+    pub(super) fn turns_of(&mut self, class: PeerClass) -> &mut Turns<u32> {
+        match class {
+            PeerClass::Wan => &mut self.turns,
+            PeerClass::Lan => &mut self.lan_turns,
+        }
+    }
+
+    /// Whoever takes it at the LAN's speed has room again long before a rest under the uplink's limit
+    /// is over.
+    pub(super) fn lan_is_busy(&self) -> bool {
+        self.lan_sent_at.is_some_and(|at| self.now().saturating_since(at) < BUSY)
+    }
+
+    pub(super) fn lan_has_work(&self) -> bool {
+        !self.lan_turns.is_empty() && !self.lan_pacer.allowance().is_paused()
+    }
+
+    /// A pause is the owner's word, and holds for everyone.
+    pub(super) fn pause_lan(&mut self, paused: bool, now: Monotonic) {
+        let allowance = if paused { Allowance::Paused } else { Allowance::Unlimited };
+        self.lan_pacer.set_allowance(allowance, now);
+        for index in 0..self.connections.len() as u32 {
+            let Some(connection) = self.connections[index as usize].as_mut() else { continue };
+            if connection.class != PeerClass::Lan {
+                continue;
+            }
+            let says_choke = paused && connection.session.is_unchoked();
+            let next_in_stream = connection.session.is_between_messages();
+            self.follow_lan_interest(index, now);
+            let Some(connection) = self.connections[index as usize].as_mut() else { continue };
+            if says_choke
+                && next_in_stream
+                && let Err(why) = connection.send_last_choke(&self.shelf, &mut self.lan_pacer, now)
+            {
+                self.close(index, why, now);
+                continue;
+            }
+            self.join_turns(index);
+        }
+    }
+
+    /// Slots are the uplink's: at home whoever is interested may ask, except during a pause.
+    pub(super) fn follow_lan_interest(&mut self, index: u32, now: Monotonic) {
+        let paused = self.lan_pacer.allowance().is_paused();
+        let Some(connection) = self.connection(index) else { return };
+        if connection.session.is_interested() && !paused {
+            connection.session.unchoke(now);
+        } else {
+            connection.session.choke();
+        }
+    }
+
+    /// After the WAN has had its turns.
+    pub(super) fn send_to_lan(&mut self, now: Monotonic) {
+        let mut left = CHUNKS_AT_ONCE;
+        while left > 0
+            && let Some(index) = self.lan_turns.current()
+        {
+            match self.take_lan_turn(index, &mut left, now) {
+                Ok(Turn::Sent { .. }) => self.lan_turns.pass(),
+                Ok(Turn::Nothing | Turn::Blocked) => {
+                    self.lan_turns.leave();
+                    if let Some(connection) = self.connection(index) {
+                        connection.in_turns = false;
+                    }
+                }
+                Ok(Turn::Wait(_) | Turn::Paused) => return,
+                Err(why) => self.close(index, why, now),
+            }
+        }
+    }
+
+    fn take_lan_turn(
+        &mut self,
+        index: u32,
+        left: &mut usize,
+        now: Monotonic,
+    ) -> Result<Turn, Close> {
+        let Some(connection) = self.connections.get_mut(index as usize).and_then(Option::as_mut)
+        else {
+            return Ok(Turn::Nothing);
+        };
+        let mut turn = Turn::Nothing;
+        for _ in 0..CHUNKS_A_TURN.min(*left) {
+            let (files, pacer, scratch) = (&mut self.files, &mut self.lan_pacer, &mut self.scratch);
+            turn = connection.send_chunk(&self.shelf, files, pacer, scratch, now)?;
+            if !matches!(turn, Turn::Sent { .. }) {
+                break;
+            }
+            *left -= 1;
+            self.lan_sent_at = Some(now);
+        }
+        Ok(turn)
+    }
+}

@@ -1,0 +1,233 @@
+//! What the corpora start from: what our own encoders write, and short stories for the targets that
+//! play one. Names that start with `ours-` have to be accepted.
+
+use std::net::IpAddr;
+
+use larder::logic::{
+    hotlist::{Entry, HotList, Policy},
+    infohash::{Infohash, sha1},
+    metainfo::{File, NewLayout, NewMetainfo},
+    now::UnixSeconds,
+    units::Micros,
+    wire::{BlockRequest, Handshake, Message, MetadataMessage, OurExtensionHandshake},
+};
+
+pub const OURS: &str = "ours-";
+
+pub struct Seed {
+    pub target: &'static str,
+    pub name: String,
+    pub bytes: Vec<u8>,
+}
+
+pub fn all() -> Vec<Seed> {
+    let parts = [handshakes(), messages(), extensions(), metadata(), documents(), metainfos()];
+    let scripts = [encrypted(), sessions()];
+    let mut seeds: Vec<Seed> = parts.into_iter().chain(scripts).flatten().collect();
+    seeds.extend(refused());
+    seeds
+}
+
+fn ours(target: &'static str, name: &str, bytes: impl Into<Vec<u8>>) -> Seed {
+    Seed { target, name: format!("{OURS}{name}"), bytes: bytes.into() }
+}
+
+const CONTENT: Infohash = Infohash([7; 20]);
+
+fn handshakes() -> Vec<Seed> {
+    let shake = |fast, extensions| {
+        let ours =
+            Handshake { infohash: CONTENT, peer_id: *b"-LR0100-abcdefghijkl", fast, extensions };
+        ours.encode()
+    };
+    vec![
+        ours("handshake", "bare", shake(false, false)),
+        ours("handshake", "all-flags", shake(true, true)),
+    ]
+}
+
+fn messages() -> Vec<Seed> {
+    let block = BlockRequest { piece: 1, begin: 16_384, length: 16_384 };
+    let kinds: [(&str, Message<'_>); 16] = [
+        ("keep-alive", Message::KeepAlive),
+        ("choke", Message::Choke),
+        ("unchoke", Message::Unchoke),
+        ("interested", Message::Interested),
+        ("not-interested", Message::NotInterested),
+        ("have", Message::Have(7)),
+        ("bitfield", Message::Bitfield(&[0xf0, 1])),
+        ("request", Message::Request(block)),
+        ("cancel", Message::Cancel(block)),
+        ("port", Message::Port(6881)),
+        ("suggest", Message::SuggestPiece(8)),
+        ("have-all", Message::HaveAll),
+        ("have-none", Message::HaveNone),
+        ("reject", Message::Reject(block)),
+        ("allowed-fast", Message::AllowedFast(9)),
+        ("extended", Message::Extended { id: 3, payload: b"d1:ai1ee" }),
+    ];
+    let mut seeds = vec![];
+    // In pieces of one byte, of three bytes, and whole.
+    let mut stream = vec![3];
+    for (name, message) in kinds {
+        let mut bytes = vec![1];
+        message.encode(&mut bytes);
+        stream.extend_from_slice(&bytes[1..]);
+        seeds.push(ours("messages", name, bytes));
+    }
+    seeds.push(ours("messages", "one-of-each", stream));
+    let mut large = vec![200];
+    Message::Bitfield(&[0xff; 9_000]).encode(&mut large);
+    Message::Interested.encode(&mut large);
+    seeds.push(ours("messages", "large-bitfield", large));
+    seeds
+}
+
+fn extensions() -> Vec<Seed> {
+    let encode = |client: &str, address: &str| {
+        let address: IpAddr = address.parse().expect("an address");
+        OurExtensionHandshake::encode(client, 51_413, 40_000, address)
+    };
+    let theirs: [(&str, &[u8]); 3] = [
+        ("nothing", b"de"),
+        ("switched-off", b"d1:md11:ut_metadatai0eee"),
+        ("libtorrent", b"d12:complete_agoi1e1:md11:lt_donthavei7e10:share_modei8e11:upload_onlyi3e12:ut_holepunchi4e11:ut_metadatai2e6:ut_pexi1ee13:metadata_sizei31235e4:reqqi500e11:upload_onlyi1e1:v17:libtorrent/2.0.8.06:yourip4:\x7f\0\0\x01e"),
+    ];
+    let mut seeds = vec![
+        ours("extension", "ipv4", encode("Larder 0.1.0", "192.0.2.1")),
+        ours("extension", "ipv6", encode("Larder 0.1.0", "2001:db8::1")),
+    ];
+    seeds.extend(theirs.map(|(name, bytes)| ours("extension", name, bytes)));
+    seeds
+}
+
+fn metadata() -> Vec<Seed> {
+    let info = [b'i'; 300];
+    vec![
+        ours("metadata", "request", MetadataMessage::Request { piece: 1 }.encode()),
+        ours("metadata", "data", MetadataMessage::answer(&info, 0).encode()),
+        ours("metadata", "reject", MetadataMessage::Reject { piece: 2 }.encode()),
+        ours("metadata", "unknown", &b"d8:msg_typei9e5:piecei0ee"[..]),
+    ]
+}
+
+fn documents() -> Vec<Seed> {
+    let url = |text: &str| text.parse().expect("a URL");
+    let entry = Entry {
+        infohash: CONTENT,
+        name: "film.mp4".into(),
+        size_bytes: 1_000_000,
+        // A number that takes all 17 digits.
+        score: 0.1 + 0.2,
+        lease_end: UnixSeconds(2_000_000_000),
+        price_class: "standard".into(),
+        replicas: 3,
+        private: false,
+        metainfo_url: url("http://hub.example/metainfo/x.torrent"),
+        tracker_tiers: vec![vec![url("udp://tracker.example:6969/announce")]],
+        web_seeds: vec![url("https://cdn.example/film.mp4")],
+    };
+    let other = Entry { infohash: Infohash([8; 20]), private: true, ..entry.clone() };
+    let list = HotList {
+        format: 1,
+        epoch: 12,
+        published_at: UnixSeconds(1_795_000_000),
+        entries: vec![entry, other],
+    };
+    let policy = Policy {
+        format: 1,
+        currency: "CNY".into(),
+        price_per_gb: [("standard".to_owned(), Micros(100_000))].into(),
+        list_interval_seconds: 60,
+        report_interval_seconds: 900,
+        statement_keys: vec!["ab".repeat(32)],
+    };
+    let empty = HotList { entries: vec![], ..list.clone() };
+    let json = |value: &HotList| serde_json::to_vec(value).expect("a list serialises");
+    vec![
+        ours("hotlist", "two", json(&list)),
+        ours("hotlist", "empty", json(&empty)),
+        ours("policy", "one", serde_json::to_vec(&policy).expect("a policy serialises")),
+    ]
+}
+
+fn metainfos() -> Vec<Seed> {
+    let hashes = sha1(b"a piece").repeat(2);
+    let files = [
+        File { path: vec!["a.txt".into()], length: 65_536 },
+        File { path: vec!["b".into(), "c.txt".into()], length: 100 },
+    ];
+    let encode = |layout, private| {
+        let new = NewMetainfo {
+            name: "film",
+            piece_length: 65_536,
+            pieces: &hashes,
+            layout,
+            private,
+            tracker_tiers: &[vec!["http://hub.example/announce".parse().expect("a URL")]],
+            web_seeds: &["http://hub.example/film".parse().expect("a URL")],
+        };
+        new.encode().0
+    };
+    vec![
+        ours("metainfo", "single", encode(NewLayout::Single { length: 65_636 }, false)),
+        ours("metainfo", "directory", encode(NewLayout::Directory { files: &files }, true)),
+    ]
+}
+
+/// For a target whose first bytes choose what an initiator does: mode, size of the pieces, PadA,
+/// knows the content, VC, crypto_provide, PadC, length of IA, payload.
+fn encrypted() -> Vec<Seed> {
+    let story = |pad: [u8; 2], provide: u8, initial: u8| {
+        let mut bytes = vec![1, 7, pad[0], pad[1], 1, 1, 0, provide, 0, 20, 0, initial];
+        bytes.extend(b"what the peer says, partly in IA");
+        bytes
+    };
+    vec![
+        ours("mse", "plaintext", story([0, 0], 1, 10)),
+        ours("mse", "rc4", story([1, 0], 2, 10)),
+        ours("mse", "both", story([2, 0], 3, 0)),
+        ours("mse", "all-in-ia", story([0, 9], 2, 200)),
+        ours("mse", "plain-handshake", [&[0, 5][..], b"\x13BitTorrent protocol and more"].concat()),
+    ]
+}
+
+/// Size of the pieces, flags, then steps (`fuzz/src/session.rs`).
+fn sessions() -> Vec<Seed> {
+    let request = [1, 0, 0, 0];
+    let drain = [6, 255, 255];
+    let steps = |parts: &[&[u8]]| [&[5, 2][..], &parts.concat()].concat();
+    vec![
+        ours("session", "serves", steps(&[&[4, 7], &request, &drain, &[13, 0, 0]])),
+        ours("session", "slow-reader", steps(&[&[4, 7], &request, &[6, 0, 9], &[9, 60, 0]])),
+        ours(
+            "session",
+            "choked-in-mid-block",
+            steps(&[&[4, 7], &request, &[6, 1, 0], &[8], &drain]),
+        ),
+        ours("session", "cancels", steps(&[&[4, 7], &request, &[3, 0, 0, 0], &drain])),
+        ours("session", "full-queue", steps(&[&[7, 2, 130], &drain, &[8], &drain, &drain])),
+        ours("session", "metadata", steps(&[&[11, 12, 0, 12, 1, 12, 3], &drain])),
+        ours("session", "keeps-alive", steps(&[&[9, 110, 0], &drain])),
+        ours("session", "fills-up", [&[3, 3][..], &[10, 0, 10, 4], &drain, &[10, 1]].concat()),
+        ours("session", "without-bep-6", [&[3, 8][..], &[4, 7], &request, &[8], &drain].concat()),
+    ]
+}
+
+/// What must not be accepted, one for each target that has a simple one.
+fn refused() -> Vec<Seed> {
+    let refused =
+        |target, bytes: &[u8]| Seed { target, name: "refused".into(), bytes: bytes.into() };
+    vec![
+        refused("handshake", b"GET / HTTP/1.1\r\n"),
+        refused("messages", &[2, 0x80, 0, 0, 0]),
+        refused("extension", &[b'l'; 8_000]),
+        refused("metadata", b"d8:msg_typei0ee"),
+        refused("hotlist", b"{\"format\":1}"),
+        refused("policy", b"{\"format\":2}"),
+        refused("metainfo", b"d4:infod4:name1:aee"),
+        refused("mse", &[0; 200]),
+        // A request of no bytes.
+        refused("session", &[5, 2, 7, 1, 0, 0, 4]),
+    ]
+}

@@ -1,0 +1,14 @@
+//! The pure cores in virtual time: whole swarms of simulated peers against the sessions, the choker and
+//! the governor, composed as the serving engine composes them. Reads no clock and opens no socket; a
+//! run is the same every time.
+
+mod ban_helper;
+mod device;
+mod net;
+#[path = "../../fuzz/src/observer.rs"]
+mod observer;
+mod peer;
+mod serving;
+mod week;
+mod window;
+mod world;
