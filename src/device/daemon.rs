@@ -352,18 +352,6 @@ impl Daemon {
         }
     }
 
-    /// A pause in wall time, for the next start: `None` is no pause, `u64::MAX` until resumed.
-    fn pause_wall(&self, pause: &Pause) -> Option<u64> {
-        let now = self.clock.now();
-        match (pause, now.wall.synced()) {
-            (Pause::Off, _) => None,
-            (Pause::Until(end), Some(wall)) => {
-                Some(wall.0 + end.saturating_since(now.monotonic).as_secs())
-            }
-            _ => Some(u64::MAX),
-        }
-    }
-
     fn grant(&mut self, wish: Wish, now: Now) -> Result<Status, String> {
         let event = match wish {
             Wish::Limit(limit) if limit < 1024 => {
