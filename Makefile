@@ -85,7 +85,7 @@ size: ## Release sizes and idle memory; fails over the budget (larderd: 12 MiB, 
 ##### Measurements
 
 .PHONY: bench-seeders
-bench-seeders: ## Compare Larder with other seeders, as root; writes docs/benchmarks.md (25 minutes; ARGS=--quick: 8).
+bench-seeders: ## Compare Larder with other seeders, as root; writes docs/benchmarks.md (25 minutes; ARGS=--quick: 10).
 	cargo build --locked --release --bin larderd --example load --example floor
 	benches/seeders/compare.py --programs $(abspath $(TARGET_DIR))/release/examples $(ARGS)
 

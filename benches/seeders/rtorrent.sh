@@ -1,6 +1,6 @@
 # rtorrent as a daemon without a terminal. Finds nobody by itself, encrypts nothing, slots for all.
 case $1 in
-version) rtorrent -h 2>&1 | head -1 | grep -o 'version [0-9.]*' ;;
+version) rtorrent -h 2>&1 | head -1 | grep -o 'version [0-9.]*[0-9]' ;;
 prepare)
   mkdir -p "$STATE/session" "$STATE/torrents"
   # It refuses a torrent without a tracker. A dead one on loopback leaves the infohash as it is.

@@ -6,11 +6,11 @@ LIMIT = 10 * MIB
 
 # Arguments of examples/load.rs. CPU per GiB settles within seconds; a limit has to hold for longer.
 LOADS = {
-    "s1": dict(connections=1, depth=250, seconds=8, bytes_max=1024 * MIB, sequential=True),
-    "s2": dict(connections=50, depth=32, seconds=6),
-    "s3": dict(connections=200, depth=32, seconds=6),
-    "s6": dict(connections=200, depth=16, seconds=10, warmup=2, blocks_per_second=10),
-    LIMITED: dict(connections=20, depth=16, seconds=26, warmup=6),
+    "s1": dict(connections=1, depth=250, seconds=6, bytes_max=1024 * MIB, sequential=True),
+    "s2": dict(connections=50, depth=32, seconds=5),
+    "s3": dict(connections=200, depth=32, seconds=5),
+    "s6": dict(connections=200, depth=16, seconds=14, warmup=4, blocks_per_second=10),
+    LIMITED: dict(connections=20, depth=16, seconds=24, warmup=4),
 }
 SCENARIOS = [*LOADS, IDLE]
 # What cannot differ from run to run needs no second one.
@@ -21,7 +21,7 @@ QUICK_SECONDS = {"s1": 2, "s2": 2, "s3": 2, "s6": 3, LIMITED: 8}
 QUICK_IDLE_SECONDS = 3
 # For the forecast: starting and stopping a seeder with 1 GiB to check, or with 1000 torrents, twice.
 START_SECONDS = {IDLE: 45}
-START_SECONDS_USUAL = 7
+START_SECONDS_USUAL = 6
 
 
 def load(scenario, quick):

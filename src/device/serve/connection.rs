@@ -41,8 +41,6 @@ const PACING_RATE_MIN: u64 = 6_000;
 const DSCP_LOWER_EFFORT: u32 = 0b0000_0100;
 /// Reads of one connection before others get their turn; each takes a full shared buffer.
 const READS_AT_ONCE: usize = 4;
-/// Blocks that leave together, at most, before the next connection's turn.
-const BLOCKS_IN_A_RUN: usize = 16;
 /// The congestion control that sends by timers: there a run costs half as much again as its blocks one
 /// by one.
 const PACED_BY_TIMERS: &[u8] = b"bbr";
@@ -322,23 +320,25 @@ impl Connection {
         Ok(Turn::Sent { block })
     }
 
-    /// Sends the blocks that come next in one go, if there are several: on a fast line that is half the
-    /// work of one by one (docs/adr/0020). It asks for no permits, so only without a limit. Answers with
-    /// the number of chunks too; `None`: one by one, please.
+    /// Sends up to `blocks_max` of the blocks that come next in one go, if there are several: on a fast
+    /// line that is half the work of one by one (docs/adr/0020). It asks for no permits, so only without
+    /// a limit. Answers with the number of chunks too; `None`: one by one, please.
     pub fn send_run(
         &mut self,
         shelf: &Shelf,
         files: &mut OpenFiles,
         pacer: &mut Pacer,
         pipe: &mut BlockPipe,
+        blocks_max: usize,
         now: Monotonic,
     ) -> Result<Option<(Turn, usize)>, Close> {
         let Some(content) = self.session.content() else { return Ok(None) };
-        if !self.gains_by_runs || self.session.upcoming_blocks(shelf).nth(1).is_none() {
+        let several = self.session.upcoming_blocks(shelf).take(blocks_max).nth(1).is_some();
+        if !self.gains_by_runs || !several {
             return Ok(None);
         }
         let file = content_file(files, shelf, content)?;
-        let offered = pipe.fill(file, self.session.upcoming_blocks(shelf).take(BLOCKS_IN_A_RUN))?;
+        let offered = pipe.fill(file, self.session.upcoming_blocks(shelf).take(blocks_max))?;
         if offered == 0 {
             return Ok(None);
         }

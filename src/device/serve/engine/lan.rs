@@ -119,8 +119,20 @@ impl Loop {
         else {
             return Ok(Turn::Nothing);
         };
+        let chunks_max = CHUNKS_A_TURN.min(*left);
+        if self.lan_pacer.allowance() == Allowance::Unlimited {
+            let (files, pacer, pipe) = (&mut self.files, &mut self.lan_pacer, &mut self.pipe);
+            let run = connection.send_run(&self.shelf, files, pacer, pipe, chunks_max, now)?;
+            if let Some((turn, chunks)) = run {
+                *left = left.saturating_sub(chunks);
+                if chunks > 0 {
+                    self.lan_sent_at = Some(now);
+                }
+                return Ok(turn);
+            }
+        }
         let mut turn = Turn::Nothing;
-        for _ in 0..CHUNKS_A_TURN.min(*left) {
+        for _ in 0..chunks_max {
             let (files, pacer, scratch) = (&mut self.files, &mut self.lan_pacer, &mut self.scratch);
             turn = connection.send_chunk(&self.shelf, files, pacer, scratch, now)?;
             if !matches!(turn, Turn::Sent { .. }) {

@@ -82,7 +82,8 @@ impl Loop {
         let mut chunks = 1;
         if self.pacer.allowance() == Allowance::Unlimited {
             let (files, pacer, pipe) = (&mut self.files, &mut self.pacer, &mut self.pipe);
-            let run = connection.send_run(&self.shelf, files, pacer, pipe, now)?;
+            chunks = CHUNKS_A_TURN_UNLIMITED;
+            let run = connection.send_run(&self.shelf, files, pacer, pipe, chunks, now)?;
             if let Some((turn, chunks)) = run {
                 if chunks > 0 {
                     self.choker.handle_took(index, now);
@@ -90,7 +91,6 @@ impl Loop {
                 self.chunks_sent += chunks;
                 return Ok(turn);
             }
-            chunks = CHUNKS_A_TURN_UNLIMITED;
         }
         let mut turn = Turn::Nothing;
         for _ in 0..chunks {
