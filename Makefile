@@ -103,6 +103,13 @@ bench-household: bench-check ## What a household notices of Larder, as root; wri
 bench-check: ## Unit tests of how the household bench reckons.
 	python3 -m unittest discover -q -s benches/household
 
+.PHONY: bench-hostile
+bench-hostile: ## Measure what honest peers notice of hostile ones, as root; writes docs/hostile.md (5 minutes).
+	cargo build --locked --release --bin larderd --example load --example attack
+	benches/hostile/run.py --larderd $(abspath $(TARGET_DIR))/release/larderd \
+		--load $(abspath $(TARGET_DIR))/release/examples/load \
+		--attack $(abspath $(TARGET_DIR))/release/examples/attack $(ARGS)
+
 ##### The owner's page
 
 .PHONY: web

@@ -50,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         client_name: concat!("Larder/", env!("CARGO_PKG_VERSION")).into(),
         connections_max: 2_000,
         connections_per_ip_max: 2_000,
+        connections_per_content_max: 2_000,
         listen_port: listen.port(),
         lan_prefixes: None,
         on_first_peer: Box::new(|| ()),

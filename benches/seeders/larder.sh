@@ -26,6 +26,7 @@ listen = ["$IP:$PORT"]
 egress_bytes_per_second_max = $rate
 connections_max = 5000
 connections_per_ip_max = 5000
+connections_per_content_max = 5000
 [cache]
 quota_bytes = 1099511627776
 reserve_bytes = 0

@@ -167,7 +167,7 @@ impl Play {
                 Ok(())
             }
             7 => {
-                self.session.unchoke();
+                self.session.unchoke(self.now);
                 Ok(())
             }
             8 => {

@@ -1,6 +1,6 @@
 //! `larderd`'s settings.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf};
 
 use serde::Deserialize;
 use url::Url;
@@ -14,6 +14,9 @@ use crate::logic::{
     units::{GIB, MIB},
 };
 
+/// One holds a descriptor and some kilobytes of the kernel's memory; beyond these, it is a typing
+/// error and no router.
+const CONNECTIONS: RangeInclusive<u32> = 1..=100_000;
 /// Each is looked at for every new peer; a home has a few.
 const LAN_PREFIXES_MAX: usize = 64;
 
@@ -45,6 +48,7 @@ pub struct Serve {
     pub egress_bytes_per_second_max: u64,
     pub connections_max: u32,
     pub connections_per_ip_max: u32,
+    pub connections_per_content_max: u32,
     /// Detected, if absent.
     pub lan_prefixes: Option<Vec<String>>,
 }
@@ -117,6 +121,7 @@ impl Default for Serve {
             egress_bytes_per_second_max: 1_250_000,
             connections_max: 500,
             connections_per_ip_max: 16,
+            connections_per_content_max: 400,
             lan_prefixes: None,
         }
     }
@@ -222,10 +227,18 @@ impl Settings for DeviceConfig {
         if self.serve.egress_bytes_per_second_max < 1024 {
             return Err("serve.egress_bytes_per_second_max is under 1024: to stop serving, pause on the admin page".into());
         }
-        if self.serve.connections_max == 0 || self.serve.connections_per_ip_max == 0 {
-            return Err(
-                "serve.connections_max and serve.connections_per_ip_max must be at least 1".into(),
-            );
+        for (name, max) in [
+            ("connections_max", self.serve.connections_max),
+            ("connections_per_ip_max", self.serve.connections_per_ip_max),
+            ("connections_per_content_max", self.serve.connections_per_content_max),
+        ] {
+            if !CONNECTIONS.contains(&max) {
+                return Err(format!(
+                    "serve.{name} is {max}: it must be from {} to {}",
+                    CONNECTIONS.start(),
+                    CONNECTIONS.end()
+                ));
+            }
         }
         self.serve.settle_lan()?;
         self.schedule.settle()?;
@@ -272,6 +285,8 @@ mod tests {
         for bad in [
             "[serve]\nlisten = []",
             "[serve]\negress_bytes_per_second_max = 3",
+            "[serve]\nconnections_max = 0",
+            "[serve]\nconnections_per_content_max = 1000000",
             "[hub]\nurl = \"ftp://x/\"",
             "[schedule]\nutc_offset_minutes = 900",
             "[schedule]\nfriday = \"FFFF\"",

@@ -185,7 +185,11 @@ impl Daemon {
         match message {
             Message::Event(event) => {
                 self.remember(&event);
+                let list_changed = matches!(event, Event::ListVerified { .. });
                 self.node.handle_event(event, now);
+                if list_changed {
+                    self.weigh_all();
+                }
             }
             Message::Contact(topic, Ok(server_time)) => {
                 if let Some(server_time) = server_time {
@@ -204,6 +208,7 @@ impl Daemon {
                 let infohash = servable.infohash;
                 if self.fill.as_ref().is_some_and(|fill| fill.infohash == infohash) {
                     self.engine.send(ServeCommand::Add(servable));
+                    self.weigh(infohash);
                 }
                 self.refresh_holding(infohash);
             }
@@ -338,18 +343,6 @@ impl Daemon {
         }
     }
 
-    /// A pause in wall time, for the next start: `None` is no pause, `u64::MAX` until resumed.
-    fn pause_wall(&self, pause: &Pause) -> Option<u64> {
-        let now = self.clock.now();
-        match (pause, now.wall.synced()) {
-            (Pause::Off, _) => None,
-            (Pause::Until(end), Some(wall)) => {
-                Some(wall.0 + end.saturating_since(now.monotonic).as_secs())
-            }
-            _ => Some(u64::MAX),
-        }
-    }
-
     fn grant(&mut self, wish: Wish, now: Now) -> Result<Status, String> {
         let event = match wish {
             Wish::Limit(limit) if limit < 1024 => {
@@ -388,7 +381,10 @@ impl Daemon {
             }))
         });
         match servable {
-            Ok(Some(servable)) => self.engine.send(ServeCommand::Add(servable)),
+            Ok(Some(servable)) => {
+                self.engine.send(ServeCommand::Add(servable));
+                self.weigh(infohash);
+            }
             Ok(None) => tracing::error!(%infohash, "cannot serve: the store does not know it"),
             Err(error) => tracing::error!(%infohash, "cannot serve: {error}"),
         }

@@ -11,6 +11,7 @@ mod lan;
 mod line;
 mod message;
 mod observe;
+mod open_files;
 mod owner;
 mod preload;
 pub mod serve;
@@ -20,6 +21,7 @@ pub mod store;
 pub mod swarm;
 mod tasks;
 pub mod upstream;
+mod weights;
 
 use std::{path::PathBuf, process::ExitCode};
 

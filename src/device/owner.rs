@@ -12,10 +12,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     admin::{Backend, Credentials},
+    daemon::Daemon,
     message::{Message, Wish},
     store::Store,
 };
-use crate::api::admin::{PauseRequest, Status};
+use crate::{
+    api::admin::{PauseRequest, Status},
+    logic::governor::allowance::Pause,
+};
 
 const PASSWORD_HASH: &str = "admin_password_hash";
 const SETUP_CODE: &str = "admin_setup_code";
@@ -25,6 +29,20 @@ pub const SETUP_CODE_FILE: &str = "setup-code";
 pub struct OwnerBackend {
     pub status: watch::Receiver<Status>,
     pub messages: mpsc::Sender<Message>,
+}
+
+impl Daemon {
+    /// A pause in wall time, for the next start: `None` is no pause, `u64::MAX` until resumed.
+    pub(super) fn pause_wall(&self, pause: &Pause) -> Option<u64> {
+        let now = self.clock.now();
+        match (pause, now.wall.synced()) {
+            (Pause::Off, _) => None,
+            (Pause::Until(end), Some(wall)) => {
+                Some(wall.0 + end.saturating_since(now.monotonic).as_secs())
+            }
+            _ => Some(u64::MAX),
+        }
+    }
 }
 
 impl OwnerBackend {

@@ -27,7 +27,7 @@ use super::{
     lan::LanService,
     line::{self, Line},
     message::Message,
-    observe,
+    observe, open_files,
     owner::{OwnerBackend, StoredCredentials, setup_code},
     serve::{Engine, OpenContent, ServeSettings, ServeStats},
     status::{self, EgressHistory},
@@ -103,7 +103,8 @@ pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
 }
 
 impl Daemon {
-    async fn start(config: DeviceConfig) -> Result<Daemon, DaemonError> {
+    async fn start(mut config: DeviceConfig) -> Result<Daemon, DaemonError> {
+        open_files::make_room(&mut config.serve);
         let clock = Clock::new();
         let now = clock.now();
         let store = Store::open(&config.data_dir)?;
@@ -177,6 +178,7 @@ fn serve_settings(
         client_name: format!("Larder {}", env!("CARGO_PKG_VERSION")),
         connections_max: config.serve.connections_max,
         connections_per_ip_max: config.serve.connections_per_ip_max,
+        connections_per_content_max: config.serve.connections_per_content_max,
         listen_port: peer.port(),
         on_first_peer: Box::new(move || awake.notify_one()),
         lan_prefixes: config.serve.settle_lan().expect(CHECKED),

@@ -2,6 +2,7 @@
 //! socket, or iterates in hash order: time and randomness are arguments, so a year of a household
 //! can be played in seconds and every run can be repeated.
 
+pub mod admission;
 pub mod backoff;
 pub mod bencoding;
 pub mod bitfield;
@@ -14,6 +15,7 @@ pub mod infohash;
 pub mod ledger;
 pub mod login_guard;
 pub mod metainfo;
+pub mod meter;
 pub mod node;
 pub mod now;
 pub mod outreach;

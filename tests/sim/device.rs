@@ -144,8 +144,8 @@ impl Device {
         let interested = connection.session.is_interested();
         if interested != connection.was_interested {
             connection.was_interested = interested;
-            if interested {
-                self.choker.handle_interested(peer as u32, now);
+            if let Some(content) = connection.session.content().filter(|_| interested) {
+                self.choker.handle_interested(peer as u32, content, now);
             } else {
                 self.choker.handle_not_interested(peer as u32, now);
             }
@@ -234,7 +234,7 @@ impl Device {
             let (Decision::Unchoke(index) | Decision::Choke(index)) = decision;
             let Some(connection) = self.connection(index) else { continue };
             if let Decision::Unchoke(_) = decision {
-                connection.session.unchoke();
+                connection.session.unchoke(now);
             } else {
                 let next_in_stream = connection.session.is_between_messages();
                 connection.session.choke();

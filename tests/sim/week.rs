@@ -285,7 +285,7 @@ impl Household {
             link.session
                 .handle_timeout(&timeouts, false, self.now.monotonic)
                 .expect("nobody is silent for so long");
-            link.session.unchoke();
+            link.session.unchoke(self.now.monotonic);
             self.read(&mut link);
             if self.now.monotonic.0.as_secs().is_multiple_of(60)
                 && let Some(piece) = link.observer.shown.iter().nth(link.next_block as usize)

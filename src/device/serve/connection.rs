@@ -55,6 +55,8 @@ pub(super) struct Connection {
     pub group: IpAddr,
     /// Tells it from earlier connections in the same place.
     pub generation: u32,
+    /// Admission was told what it has named.
+    pub named: bool,
     /// Stands in the ring of those that send.
     pub in_turns: bool,
     /// What the choker was last told.
@@ -119,6 +121,7 @@ impl Connection {
             class,
             group: address_group(peer.ip()),
             generation,
+            named: false,
             in_turns: false,
             was_interested: false,
             writable: true,
@@ -177,16 +180,11 @@ impl Connection {
             outreach.handle_answered(*address);
             // Only now is it known how much a segment carries.
             self.cost = WireCost::to(address.ip(), SockRef::from(&self.stream).tcp_mss().ok());
-            if self.asks_for_tiny_segments() {
+            if asks_for_tiny_segments(&self.stream) {
                 return Err(Close::NoAnswer);
             }
         }
         Ok(())
-    }
-
-    /// It would have us send more headers than content.
-    pub fn asks_for_tiny_segments(&self) -> bool {
-        SockRef::from(&self.stream).tcp_mss().is_ok_and(|mss| mss < MIN_SEGMENT_PAYLOAD_BYTES)
     }
 
     pub fn source(&mut self) -> &mut TcpStream {
@@ -416,6 +414,11 @@ impl Connection {
             self.settle();
         }
     }
+}
+
+/// It would have us send more headers than content.
+pub(super) fn asks_for_tiny_segments(stream: &TcpStream) -> bool {
+    SockRef::from(stream).tcp_mss().is_ok_and(|mss| mss < MIN_SEGMENT_PAYLOAD_BYTES)
 }
 
 fn mark_lower_effort(socket: &Socket, peer: SocketAddr) {

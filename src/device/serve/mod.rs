@@ -51,6 +51,8 @@ pub struct ServeSettings {
     pub connections_max: u32,
     /// By IPv4 address or IPv6 /64.
     pub connections_per_ip_max: u32,
+    /// So that no content's peers take all places.
+    pub connections_per_content_max: u32,
     /// `p` of the extension handshake (BEP 10): the port that the world can reach.
     pub listen_port: u16,
     /// Called on the engine's thread when there are peers and there were none.
@@ -70,6 +72,9 @@ pub enum ServeCommand {
     Add(Servable),
     /// A piece has been verified and may be served; peers are told.
     Have { infohash: Infohash, piece: u32 },
+    /// A content's share of the slots while they are short, 1 to `WEIGHT_MAX`; 1 until told. Unknown
+    /// contents are ignored, so it comes after `Add`.
+    SetWeight { infohash: Infohash, weight: u32 },
     /// Closes its connections and its file.
     Remove { infohash: Infohash },
     /// What may leave to the WAN. Acts at once.

@@ -2,6 +2,7 @@
 
 mod encrypted;
 mod lan;
+mod limits;
 mod outreach;
 mod stage;
 
@@ -173,7 +174,7 @@ fn closes_on_nonsense_and_stays_silent_to_strangers() {
         shake(stage.infohash, *b"-LA0001-0123456789ab"),
     ];
     for bytes in silent {
-        let mut peer = Leecher::raw(stage.address);
+        let mut peer = Leecher::stranger(stage.address);
         peer.stream.write_all(&bytes).expect("writes");
         peer.expect_end();
     }
@@ -183,7 +184,7 @@ fn closes_on_nonsense_and_stays_silent_to_strangers() {
     let nonsense =
         [u32::MAX.to_be_bytes().to_vec(), vec![0x80, 0, 0, 0], vec![0, 8, 0, 0], request];
     for bytes in nonsense {
-        let mut peer = stage.leecher();
+        let mut peer = stage.stranger();
         peer.become_unchoked();
         peer.stream.write_all(&bytes).expect("writes");
         peer.expect_end();
@@ -196,12 +197,12 @@ fn cuts_slow_handshakes_and_silent_peers() {
     let quick = Duration::from_secs(1);
     let timeouts = Timeouts { handshake: quick, idle: quick, ..Timeouts::default() };
     let stage = Stage::with(Allowance::Unlimited, settings(), timeouts, true);
-    let mut nothing = Leecher::raw(stage.address);
-    let mut some = Leecher::raw(stage.address);
+    let mut nothing = Leecher::stranger(stage.address);
+    let mut some = Leecher::stranger(stage.address);
     some.stream.write_all(b"\x13BitTorrent").expect("writes");
     nothing.expect_end();
     some.expect_end();
-    let mut silent = stage.leecher();
+    let mut silent = stage.stranger();
     silent.hear("HaveAll");
     assert!(matches!(silent.next(), Said::Extended { .. }));
     silent.expect_end();

@@ -5,14 +5,19 @@
 //! interested peer is unchoked at once while a slot is free. When slots are short, a peer that has
 //! had its tenure goes to the end of the queue, and one that holds a slot without taking anything
 //! goes sooner. One whose socket stays full is set aside: it may go on requesting, but what it does
-//! not read holds no slot (docs/adr/0019).
+//! not read holds no slot (docs/adr/0019). Each content has a queue of its own, and the next turn goes to
+//! the content that is furthest behind its share (`shares`).
+
+mod shares;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use super::{governor::Allowance, now::Monotonic};
+use self::shares::Shares;
+pub use self::shares::{PIN_WEIGHT, WEIGHT_MAX, weight_of};
+use super::{governor::Allowance, now::Monotonic, wire::ContentKey};
 
 /// How long a peer keeps its slot while others wait. BEP 3 turns its optimistic slot every 30 s:
 /// long enough for TCP to find its pace, short enough for a queue to move.
@@ -58,13 +63,15 @@ pub enum Decision {
 #[derive(Debug)]
 pub struct Choker {
     slots: usize,
+    /// Everyone who is interested, holder or not, with what it wants.
+    wanting: BTreeMap<PeerKey, ContentKey>,
     holders: BTreeMap<PeerKey, Holder>,
     /// How many of the holders are set aside.
     aside: usize,
     /// Who did not use its last turn to the end. In the next it is set aside as soon as its socket is
     /// full, and when it takes nothing for as long as another's socket may be full.
     slow: BTreeSet<PeerKey>,
-    waiting: VecDeque<PeerKey>,
+    waiting: Shares,
     decisions: VecDeque<Decision>,
 }
 
@@ -89,38 +96,37 @@ impl Choker {
     pub fn new(slots: u32) -> Choker {
         Choker {
             slots: slots as usize,
+            wanting: BTreeMap::new(),
             holders: BTreeMap::new(),
             aside: 0,
             slow: BTreeSet::new(),
-            waiting: VecDeque::new(),
+            waiting: Shares::default(),
             decisions: VecDeque::new(),
         }
     }
 
     /// Idempotent: a peer that repeats its interest neither gains nor loses.
-    pub fn handle_interested(&mut self, peer: PeerKey, now: Monotonic) {
-        if self.holders.contains_key(&peer) || self.waiting.contains(&peer) {
+    pub fn handle_interested(&mut self, peer: PeerKey, content: ContentKey, now: Monotonic) {
+        if self.wanting.contains_key(&peer) {
             return;
         }
-        self.waiting.push_back(peer);
+        self.wanting.insert(peer, content);
+        self.waiting.push_back(content, peer);
         self.fill(now);
     }
 
     /// Gives the slot to the next; a peer without interest is choked.
     pub fn handle_not_interested(&mut self, peer: PeerKey, now: Monotonic) {
-        if self.remove(peer) {
+        if self.leave(peer) {
             self.decisions.push_back(Decision::Choke(peer));
-        } else {
-            self.waiting.retain(|p| *p != peer);
         }
         self.fill(now);
     }
 
     /// As `handle_not_interested`, but nobody is there any more to be told.
     pub fn handle_closed(&mut self, peer: PeerKey, now: Monotonic) {
-        self.remove(peer);
+        self.leave(peer);
         self.slow.remove(&peer);
-        self.waiting.retain(|p| *p != peer);
         let about =
             |d: &Decision| matches!(d, Decision::Unchoke(p) | Decision::Choke(p) if *p == peer);
         self.decisions.retain(|d| !about(d));
@@ -159,13 +165,25 @@ impl Choker {
             let longest = holders.min_by_key(|(key, h)| (h.since, **key));
             let Some(peer) = longest.map(|(key, _)| *key) else { break };
             self.remove(peer);
-            self.waiting.push_front(peer);
+            if let Some(content) = self.wanting.get(&peer) {
+                self.waiting.push_front(*content, peer);
+            }
             self.decisions.push_back(Decision::Choke(peer));
         }
         while self.holders.len() > self.unchoked_max() {
             self.choke_one_aside();
         }
         self.fill(now);
+    }
+
+    /// What share of the slots a content gets when they are short: 1 to `WEIGHT_MAX`, 1 until told.
+    pub fn set_weight(&mut self, content: ContentKey, weight: u32) {
+        self.waiting.set_weight(content, weight);
+    }
+
+    /// A content is not served any more; its peers were closed before.
+    pub fn forget(&mut self, content: ContentKey) {
+        self.waiting.forget(content);
     }
 
     pub fn poll_decision(&mut self) -> Option<Decision> {
@@ -206,9 +224,29 @@ impl Choker {
             } else {
                 self.slow.remove(&peer);
             }
-            self.send_to_the_end(peer);
+            if unused || !self.extend(peer, now) {
+                // Whoever has waited comes before whoever makes room.
+                let next = self.waiting.pop();
+                self.send_to_the_end(peer);
+                if let Some(next) = next {
+                    self.unchoke(next, now);
+                }
+            }
         }
         self.fill(now);
+    }
+
+    /// One tenure more, if the next turn is its content's and nobody else waits for that.
+    fn extend(&mut self, peer: PeerKey, now: Monotonic) -> bool {
+        let content = self.wanting.get(&peer).copied();
+        let Some(content) = content.filter(|content| self.waiting.prefers(*content)) else {
+            return false;
+        };
+        self.waiting.charge(content);
+        if let Some(holder) = self.holders.get_mut(&peer) {
+            holder.since = now;
+        }
+        true
     }
 
     /// Who may request: the holders of slots, and those set aside.
@@ -222,16 +260,21 @@ impl Choker {
 
     fn fill(&mut self, now: Monotonic) {
         while (self.slots_taken() as usize) < self.slots
-            && let Some(peer) = self.waiting.pop_front()
+            && let Some(peer) = self.waiting.pop()
         {
-            if self.holders.len() >= self.unchoked_max() {
-                self.choke_one_aside();
-            }
-            let steps_aside_at = self.slow.contains(&peer).then_some(now + PATIENCE);
-            let holder = Holder { since: now, took_at: now, steps_aside_at, aside: false };
-            self.holders.insert(peer, holder);
-            self.decisions.push_back(Decision::Unchoke(peer));
+            self.unchoke(peer, now);
         }
+        self.waiting.settle();
+    }
+
+    fn unchoke(&mut self, peer: PeerKey, now: Monotonic) {
+        if self.holders.len() >= self.unchoked_max() {
+            self.choke_one_aside();
+        }
+        let steps_aside_at = self.slow.contains(&peer).then_some(now + PATIENCE);
+        let holder = Holder { since: now, took_at: now, steps_aside_at, aside: false };
+        self.holders.insert(peer, holder);
+        self.decisions.push_back(Decision::Unchoke(peer));
     }
 
     fn unchoked_max(&self) -> usize {
@@ -248,8 +291,17 @@ impl Choker {
 
     fn send_to_the_end(&mut self, peer: PeerKey) {
         self.remove(peer);
-        self.waiting.push_back(peer);
+        if let Some(content) = self.wanting.get(&peer) {
+            self.waiting.push_back(*content, peer);
+        }
         self.decisions.push_back(Decision::Choke(peer));
+    }
+
+    /// Forgets what it wanted. Whether it was unchoked.
+    fn leave(&mut self, peer: PeerKey) -> bool {
+        let Some(content) = self.wanting.remove(&peer) else { return false };
+        self.waiting.remove(content, peer);
+        self.remove(peer)
     }
 
     /// Whether it was unchoked.
@@ -261,199 +313,4 @@ impl Choker {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(seconds: u64) -> Monotonic {
-        Monotonic(Duration::from_secs(seconds))
-    }
-
-    fn drain(choker: &mut Choker) -> Vec<Decision> {
-        std::iter::from_fn(|| choker.poll_decision()).collect()
-    }
-
-    #[test]
-    fn unchokes_at_once_while_a_slot_is_free() {
-        let mut choker = Choker::new(2);
-        for peer in [1, 2, 3, 1] {
-            choker.handle_interested(peer, at(0));
-        }
-        assert_eq!(drain(&mut choker), [Decision::Unchoke(1), Decision::Unchoke(2)]);
-        choker.handle_not_interested(1, at(1));
-        assert_eq!(drain(&mut choker), [Decision::Choke(1), Decision::Unchoke(3)]);
-        choker.handle_closed(2, at(1));
-        assert_eq!((drain(&mut choker), choker.unchoked()), (vec![], 1));
-        assert_eq!(choker.poll_timeout(), None);
-    }
-
-    #[test]
-    fn an_unused_slot_goes_before_a_used_one() {
-        let mut choker = Choker::new(2);
-        (1..=3).for_each(|peer| choker.handle_interested(peer, at(0)));
-        drain(&mut choker);
-        choker.handle_took(1, at(9));
-        assert_eq!(choker.poll_timeout(), Some(at(10)));
-        choker.handle_timeout(at(10));
-        assert_eq!(drain(&mut choker), [Decision::Choke(2), Decision::Unchoke(3)]);
-        choker.handle_took(1, at(19));
-        choker.handle_took(3, at(19));
-        assert_eq!(choker.poll_timeout(), Some(at(29)));
-    }
-
-    #[test]
-    fn who_does_not_read_holds_no_slot_and_stays_unchoked() {
-        let mut choker = Choker::new(1);
-        (1..=3).for_each(|peer| choker.handle_interested(peer, at(0)));
-        drain(&mut choker);
-        choker.handle_full(1, at(1));
-        assert_eq!(choker.poll_timeout(), Some(at(3)));
-        choker.handle_timeout(at(3));
-        assert_eq!(drain(&mut choker), [Decision::Unchoke(2)]);
-        assert_eq!((choker.unchoked(), choker.slots_taken()), (2, 1));
-        choker.handle_took(1, at(5));
-        assert_eq!(drain(&mut choker), [Decision::Choke(1)], "its slot has another holder");
-        choker.handle_not_interested(2, at(6));
-        assert_eq!(drain(&mut choker), [Decision::Choke(2), Decision::Unchoke(3)]);
-    }
-
-    #[test]
-    fn a_full_socket_that_makes_room_again_keeps_its_slot() {
-        let mut choker = Choker::new(1);
-        (1..=2).for_each(|peer| choker.handle_interested(peer, at(0)));
-        drain(&mut choker);
-        for second in 1..20 {
-            choker.handle_full(1, at(second));
-            choker.handle_timeout(at(second));
-            choker.handle_took(1, at(second + 1));
-        }
-        assert_eq!(drain(&mut choker), []);
-    }
-
-    #[test]
-    fn those_set_aside_are_bounded() {
-        let mut choker = Choker::new(1);
-        (0..UNCHOKED_MAX * 3).for_each(|peer| choker.handle_interested(peer, at(0)));
-        for second in 0..UNCHOKED_MAX * 3 {
-            drain(&mut choker);
-            (0..UNCHOKED_MAX * 3).for_each(|peer| choker.handle_full(peer, at(second.into())));
-            choker.handle_timeout(at(second.into()));
-            assert!(choker.unchoked() <= UNCHOKED_MAX);
-        }
-        assert_eq!(choker.unchoked(), UNCHOKED_MAX);
-        choker.set_slots(0, at(1_000));
-        assert_eq!(choker.unchoked(), 0);
-    }
-
-    #[test]
-    fn nobody_loses_a_slot_that_nobody_wants() {
-        let mut choker = Choker::new(2);
-        (1..=2).for_each(|peer| choker.handle_interested(peer, at(0)));
-        drain(&mut choker);
-        choker.handle_timeout(at(1000));
-        assert_eq!(drain(&mut choker), []);
-    }
-
-    #[test]
-    fn slots_follow_the_allowance() {
-        assert_eq!(slots_for(Allowance::Paused), 0);
-        assert_eq!(slots_for(Allowance::BytesPerSecond(1)), SLOTS_MIN);
-        assert_eq!(slots_for(Allowance::BytesPerSecond(2_500_000)), 13);
-        assert_eq!(slots_for(Allowance::BytesPerSecond(u64::MAX)), SLOTS_LIMITED_MAX);
-        assert!(slots_for(Allowance::Unlimited) > SLOTS_LIMITED_MAX);
-    }
-
-    #[derive(Clone, Copy, Debug)]
-    enum Op {
-        Want(PeerKey),
-        Drop(PeerKey),
-        Close(PeerKey),
-        Took(PeerKey),
-        Full(PeerKey),
-        Slots(u32),
-        Wait(u64),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        prop_oneof![
-            4 => (0u32..20).prop_map(Op::Want),
-            1 => (0u32..20).prop_map(Op::Drop),
-            1 => (0u32..20).prop_map(Op::Close),
-            3 => (0u32..20).prop_map(Op::Took),
-            3 => (0u32..20).prop_map(Op::Full),
-            1 => (0u32..8).prop_map(Op::Slots),
-            2 => (1u64..40).prop_map(Op::Wait),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn never_above_the_slots_and_no_slot_is_free_while_someone_waits(
-            ops in prop::collection::vec(op(), 0..200),
-        ) {
-            let (mut now, mut slots) = (at(0), 3u32);
-            let mut choker = Choker::new(slots);
-            let (mut wanting, mut unchoked) = (BTreeSet::new(), BTreeSet::new());
-            for op in ops {
-                match op {
-                    Op::Want(p) => { wanting.insert(p); choker.handle_interested(p, now); }
-                    Op::Drop(p) => { wanting.remove(&p); choker.handle_not_interested(p, now); }
-                    Op::Close(p) => {
-                        wanting.remove(&p);
-                        unchoked.remove(&p);
-                        choker.handle_closed(p, now);
-                    }
-                    Op::Took(p) => choker.handle_took(p, now),
-                    Op::Full(p) => choker.handle_full(p, now),
-                    Op::Slots(n) => { slots = n; choker.set_slots(n, now); }
-                    Op::Wait(s) => { now = now + Duration::from_secs(s); choker.handle_timeout(now); }
-                }
-                // The decisions, as peers see them, never leave more unchoked than there are slots
-                // once all are carried out, and alternate for each peer.
-                while let Some(decision) = choker.poll_decision() {
-                    match decision {
-                        Decision::Unchoke(p) => prop_assert!(unchoked.insert(p)),
-                        Decision::Choke(p) => prop_assert!(unchoked.remove(&p)),
-                    }
-                }
-                prop_assert!(unchoked.is_subset(&wanting));
-                prop_assert_eq!(unchoked.len() as u32, choker.unchoked());
-                prop_assert!(choker.slots_taken() <= slots);
-                prop_assert!(unchoked.len() == wanting.len() || choker.slots_taken() == slots);
-                prop_assert!(slots > 0 || unchoked.is_empty());
-            }
-        }
-
-        #[test]
-        fn everyone_gets_a_turn(peers in 1u32..40, slots in 1u32..6) {
-            let mut choker = Choker::new(slots);
-            (0..peers).for_each(|p| choker.handle_interested(p, at(0)));
-            let mut served = BTreeSet::new();
-            let rounds = peers.div_ceil(slots);
-            for _ in 0..rounds {
-                for decision in drain(&mut choker) {
-                    if let Decision::Unchoke(p) = decision { served.insert(p); }
-                }
-                if let Some(t) = choker.poll_timeout() {
-                    // All are busy to the end of their tenure.
-                    (0..peers).for_each(|p| choker.handle_took(p, t));
-                    let tenure_over = choker.poll_timeout().expect("someone waits");
-                    choker.handle_timeout(tenure_over.max(t));
-                    while choker.poll_timeout().is_some_and(|next| next <= tenure_over) {
-                        choker.handle_timeout(tenure_over);
-                    }
-                }
-            }
-            for _ in 0..3 * rounds {
-                for decision in drain(&mut choker) {
-                    if let Decision::Unchoke(p) = decision { served.insert(p); }
-                }
-                if let Some(t) = choker.poll_timeout() { choker.handle_timeout(t); }
-            }
-            prop_assert_eq!(served.len() as u32, peers);
-        }
-    }
-}
+mod tests;

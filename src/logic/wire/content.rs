@@ -20,6 +20,13 @@ pub struct Servable {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContentKey(u64);
 
+#[cfg(test)]
+impl ContentKey {
+    pub const fn numbered(n: u64) -> ContentKey {
+        ContentKey(n)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShelfError {
     #[error("content {0} cannot be served: its sizes do not fit its pieces")]

@@ -3,24 +3,30 @@
 //! Message Stream Encryption. Bytes in, bytes out; it opens nothing, and every length in it that a
 //! stranger chooses has a limit.
 
+mod close;
 mod content;
 mod delivery;
+mod effort;
 mod extension;
 mod handshake;
 mod message;
+mod metadata;
 pub mod mse;
 mod outgoing;
 mod peer;
 mod requests;
+mod standing;
 
+pub use close::Close;
 pub use content::{Content, ContentKey, Servable, Shelf, ShelfError};
 pub use delivery::Deliveries;
 pub use extension::{ExtensionHandshake, MetadataMessage, OurExtensionHandshake};
 pub use handshake::{HANDSHAKE_BYTES, Handshake, peer_id};
 pub use message::{Assembler, BlockRequest, Message};
 pub use outgoing::OutgoingBlock;
-pub use peer::{Chunk, Close, LocalPeer, PeerSession, Timeouts};
+pub use peer::{Chunk, LocalPeer, PeerSession, Timeouts};
 pub use requests::{Queued, RequestQueue};
+pub use standing::{IDLE_AFTER, Standing};
 
 /// BEP 3's reserved bytes that we set and look at.
 mod reserved {
@@ -52,6 +58,11 @@ pub const MAX_QUEUED_METADATA: usize = 64;
 pub const MAX_METADATA_ROUNDS: u32 = 4;
 /// BEP 9: metadata goes in pieces of 16 KiB.
 pub const METADATA_PIECE_BYTES: usize = 16 * 1024;
+
+/// What one connection can make us keep, its content's bitfield apart: a full queue of requests (12
+/// KiB), an outbox that nobody reads (a growing vector may be twice its content), half a message (8
+/// KiB), the blocks in flight (4 KiB). An idle one keeps none of it.
+pub const MAX_PEER_MEMORY_BYTES: usize = 112 * 1024;
 
 /// Why bytes from a peer end the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

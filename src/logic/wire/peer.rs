@@ -6,15 +6,17 @@
 
 mod greeting;
 
-use std::{collections::VecDeque, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use super::{
-    Assembler, BlockRequest, Content, ContentKey, Deliveries, ExtensionHandshake, HANDSHAKE_BYTES,
-    Handshake, MAX_METADATA_ROUNDS, MAX_OUTBOX_BYTES, MAX_QUEUED_METADATA, MAX_REQUEST_BYTES,
-    Message, MetadataMessage, OurExtensionHandshake, OutgoingBlock, Queued, RequestQueue, Shelf,
-    WireError,
+    Assembler, BlockRequest, Close, Content, ContentKey, Deliveries, ExtensionHandshake,
+    HANDSHAKE_BYTES, Handshake, MAX_OUTBOX_BYTES, MAX_REQUEST_BYTES, Message, MetadataMessage,
+    OurExtensionHandshake, OutgoingBlock, Queued, RequestQueue, Shelf, Standing,
+    effort::Effort,
     extension::{HANDSHAKE_ID, OUR_METADATA_ID},
+    metadata::MetadataQueue,
     mse::{Envelope, Keyring, MseError, Rc4},
+    standing::Merit,
 };
 use crate::logic::{governor::MAX_GRANT_STREAM_BYTES, infohash::Infohash, now::Monotonic};
 
@@ -55,63 +57,6 @@ impl Default for Timeouts {
     }
 }
 
-/// Why a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Close {
-    #[error(transparent)]
-    Wire(#[from] WireError),
-    #[error(transparent)]
-    Encryption(#[from] MseError),
-    #[error("it asked for a content that is not served here")]
-    UnknownInfohash,
-    #[error("nobody answered our call as a peer of that content does")]
-    NoAnswer,
-    #[error("it is ourselves")]
-    SelfConnection,
-    #[error("it has everything already")]
-    Seed,
-    #[error("it sent a block that nobody asked for")]
-    UnaskedBlock,
-    #[error("it asked for a block that cannot exist")]
-    ImpossibleRequest,
-    #[error("it asks on and on without reading the answers")]
-    Flood,
-    #[error("its handshake did not come in time")]
-    HandshakeTimeout,
-    #[error("it was silent for too long")]
-    Idle,
-    #[error("it does not read what it asked for")]
-    Stalled,
-    #[error("it closed the connection")]
-    ByPeer,
-    #[error("the connection broke")]
-    Broken,
-    #[error("its content is not served any more")]
-    ContentRemoved,
-    #[error("the content's file cannot be read")]
-    Unreadable,
-    #[error("serving has stopped")]
-    Stopping,
-}
-
-impl Close {
-    /// The peer broke the protocol; an honest client never does.
-    pub fn is_abuse(self) -> bool {
-        if self == Close::Encryption(MseError::TooMany) {
-            return false;
-        }
-        matches!(
-            self,
-            Close::Wire(_)
-                | Close::Encryption(_)
-                | Close::UnaskedBlock
-                | Close::ImpossibleRequest
-                | Close::Flood
-                | Close::HandshakeTimeout
-        )
-    }
-}
-
 /// The next bytes of the stream; at most `MAX_GRANT_STREAM_BYTES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk<'a> {
@@ -141,6 +86,8 @@ pub struct PeerSession {
     peer: IpAddr,
     envelope: Envelope,
     content: Option<ContentKey>,
+    /// What it calls itself; zeros until its handshake has come.
+    peer_id: [u8; 20],
     /// What we called it for, if it was us who called.
     called_for: Option<Infohash>,
     /// The peer's handshake, as far as it has come.
@@ -153,16 +100,15 @@ pub struct PeerSession {
     interested: bool,
     unchoked: bool,
     requests: RequestQueue,
-    metadata_requests: VecDeque<u32>,
-    metadata_answered: u32,
-    /// Of those, how many have been told by `take_metadata_requests`.
-    metadata_told: u32,
+    metadata: MetadataQueue,
     /// How much of the content's list of new pieces the peer knows.
     haves_told: usize,
     outbox: Vec<u8>,
     outbox_sent: usize,
     sending: Option<OutgoingBlock>,
     deliveries: Deliveries,
+    effort: Effort,
+    merit: Merit,
     opened_at: Monotonic,
     heard_at: Monotonic,
     sent_at: Monotonic,
@@ -176,6 +122,7 @@ impl PeerSession {
             peer,
             envelope: Envelope::default(),
             content: None,
+            peer_id: [0; 20],
             called_for: None,
             greeting: Vec::new(),
             assembler: Assembler::default(),
@@ -184,14 +131,14 @@ impl PeerSession {
             interested: false,
             unchoked: false,
             requests: RequestQueue::default(),
-            metadata_requests: VecDeque::new(),
-            metadata_answered: 0,
-            metadata_told: 0,
+            metadata: MetadataQueue::default(),
             haves_told: 0,
             outbox: Vec::new(),
             outbox_sent: 0,
             sending: None,
             deliveries: Deliveries::default(),
+            effort: Effort::default(),
+            merit: Merit::new(now),
             opened_at: now,
             heard_at: now,
             sent_at: now,
@@ -210,9 +157,12 @@ impl PeerSession {
         now: Monotonic,
     ) -> Result<(), Close> {
         self.heard_at = now;
+        if !self.effort.take_read(input.len(), now) {
+            return Err(Close::TooMuch);
+        }
         let opened = self.envelope.open(input, shelf, keyring, now)?;
-        self.handle_plain(opened.start, us, shelf)?;
-        self.handle_plain(opened.rest, us, shelf)
+        self.handle_plain(opened.start, us, shelf, now)?;
+        self.handle_plain(opened.rest, us, shelf, now)
     }
 
     /// `length` bytes of the last chunk left; `None` room was left for the rest if they are fewer.
@@ -228,9 +178,11 @@ impl PeerSession {
             return;
         }
         if let Some(sending) = &mut self.sending {
+            self.merit.handle_took(now);
             if let Some(payload) = sending.handle_sent(length as u32) {
                 self.sending = None;
                 self.deliveries.block_written(payload);
+                self.effort.handle_block_left();
             }
             return;
         }
@@ -251,9 +203,10 @@ impl PeerSession {
     }
 
     /// Lets the peer request. Idempotent.
-    pub fn unchoke(&mut self) {
+    pub fn unchoke(&mut self, now: Monotonic) {
         if self.content.is_some() && !self.unchoked {
             self.unchoked = true;
+            self.merit.handle_turn_began(now);
             self.say(Message::Unchoke);
         }
     }
@@ -265,6 +218,7 @@ impl PeerSession {
             return;
         }
         self.unchoked = false;
+        self.merit.handle_turn_ended();
         self.say(Message::Choke);
         let dropped = self.requests.take_all();
         if self.fast {
@@ -304,7 +258,7 @@ impl PeerSession {
         let content = self.content.and_then(|key| shelf.get(key));
         let content = content.filter(|c| {
             self.outbox.is_empty()
-                && self.metadata_requests.is_empty()
+                && self.metadata.is_empty()
                 && c.completed().len() <= self.haves_told
                 && self.envelope.is_plain()
         });
@@ -326,7 +280,7 @@ impl PeerSession {
         !self.envelope.answer().is_empty()
             || self.sending.is_some()
             || !self.outbox.is_empty()
-            || !self.metadata_requests.is_empty()
+            || !self.metadata.is_empty()
             || !self.requests.is_empty()
             || haves()
     }
@@ -371,6 +325,20 @@ impl PeerSession {
         self.content
     }
 
+    /// Together with `content`.
+    pub fn peer_id(&self) -> [u8; 20] {
+        self.peer_id
+    }
+
+    /// What it does with its place.
+    pub fn standing(&self, now: Monotonic) -> Standing {
+        self.merit.standing(self.interested && !self.unchoked, now)
+    }
+
+    pub fn heard_at(&self) -> Monotonic {
+        self.heard_at
+    }
+
     pub fn is_interested(&self) -> bool {
         self.interested
     }
@@ -392,9 +360,19 @@ impl PeerSession {
 
     /// Metadata requests (BEP 9) since the last call.
     pub fn take_metadata_requests(&mut self) -> u32 {
-        let new = self.metadata_answered - self.metadata_told;
-        self.metadata_told = self.metadata_answered;
-        new
+        self.metadata.take_count()
+    }
+
+    /// Requests for metadata that wait and that nobody has judged yet: see `limit_metadata`.
+    pub fn metadata_asked(&self) -> u32 {
+        self.metadata.asked()
+    }
+
+    /// Of those, only so many may be answered; the rest is rejected.
+    pub fn limit_metadata(&mut self, granted: u32) {
+        for piece in self.metadata.grant(granted) {
+            self.reject_metadata(piece);
+        }
     }
 
     pub fn deliveries(&mut self) -> &mut Deliveries {
@@ -407,7 +385,7 @@ impl PeerSession {
             + self.greeting.capacity()
             + self.assembler.kept_bytes()
             + self.requests.kept_bytes()
-            + self.metadata_requests.capacity() * size_of::<u32>()
+            + self.metadata.kept_bytes()
             + self.outbox.capacity()
             + self.deliveries.kept_bytes()
     }
@@ -418,6 +396,7 @@ impl PeerSession {
         mut input: &[u8],
         us: &LocalPeer,
         shelf: &Shelf,
+        now: Monotonic,
     ) -> Result<(), Close> {
         let key = match self.content {
             Some(key) => key,
@@ -430,15 +409,23 @@ impl PeerSession {
         // The assembler lends out its buffer while a message is looked at.
         let mut assembler = std::mem::take(&mut self.assembler);
         while let Some(message) = assembler.next(&mut input)? {
-            self.handle_message(message, content)?;
+            if !self.effort.take_message(&message, now) {
+                return Err(Close::TooMuch);
+            }
+            self.handle_message(message, content, now)?;
         }
         self.assembler = assembler;
         Ok(())
     }
 
-    fn handle_message(&mut self, message: Message<'_>, content: &Content) -> Result<(), Close> {
+    fn handle_message(
+        &mut self,
+        message: Message<'_>,
+        content: &Content,
+        now: Monotonic,
+    ) -> Result<(), Close> {
         match message {
-            Message::Request(block) => self.handle_request(block, content)?,
+            Message::Request(block) => self.handle_request(block, content, now)?,
             Message::Cancel(block) => self.handle_cancel(block),
             Message::Interested => self.interested = true,
             Message::NotInterested => self.interested = false,
@@ -477,21 +464,26 @@ impl PeerSession {
         Ok(())
     }
 
-    fn handle_request(&mut self, block: BlockRequest, content: &Content) -> Result<(), Close> {
+    fn handle_request(
+        &mut self,
+        block: BlockRequest,
+        content: &Content,
+        now: Monotonic,
+    ) -> Result<(), Close> {
         if block.length == 0
             || block.length > MAX_REQUEST_BYTES
             || content.offset_of(block).is_none()
         {
             return Err(Close::ImpossibleRequest);
         }
-        if !self.unchoked || !content.held().has(block.piece) {
-            self.refuse(block);
+        let may_have = self.unchoked && content.held().has(block.piece);
+        if may_have && self.requests.push(block) != Queued::Full {
             return Ok(());
         }
-        match self.requests.push(block) {
-            Queued::Accepted | Queued::Duplicate => {}
-            Queued::Full => self.refuse(block),
+        if !self.effort.take_refusal(now) {
+            return Err(Close::TooMuch);
         }
+        self.refuse(block);
         Ok(())
     }
 
@@ -519,15 +511,15 @@ impl PeerSession {
             // It has not said where the answer should go.
             return Ok(());
         }
-        let allowed = content.metadata_pieces().saturating_mul(MAX_METADATA_ROUNDS);
-        self.metadata_answered += 1;
-        if self.metadata_answered > allowed || self.metadata_requests.len() >= MAX_QUEUED_METADATA {
-            let payload = MetadataMessage::Reject { piece }.encode();
-            self.say(Message::Extended { id: self.metadata_id, payload: &payload });
-        } else {
-            self.metadata_requests.push_back(piece);
+        if !self.metadata.push(piece, content.metadata_pieces()) {
+            self.reject_metadata(piece);
         }
         Ok(())
+    }
+
+    fn reject_metadata(&mut self, piece: u32) {
+        let payload = MetadataMessage::Reject { piece }.encode();
+        self.say(Message::Extended { id: self.metadata_id, payload: &payload });
     }
 
     fn refill(&mut self, content: &Content) {
@@ -536,8 +528,7 @@ impl PeerSession {
             let news = &news[..news.len().min(HAVES_AT_ONCE)];
             self.haves_told += news.len();
             news.iter().for_each(|piece| self.say(Message::Have(*piece)));
-        } else if let Some(piece) = self.metadata_requests.pop_front() {
-            self.metadata_requests.shrink_to_fit();
+        } else if let Some(piece) = self.metadata.pop() {
             let payload = MetadataMessage::answer(content.info_bytes(), piece).encode();
             self.say(Message::Extended { id: self.metadata_id, payload: &payload });
         } else if let Some(block) = self.requests.pop()

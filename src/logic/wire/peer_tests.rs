@@ -1,5 +1,8 @@
 //! Scenes with one peer, in memory.
 
+#[path = "peer_limit_tests.rs"]
+mod limits;
+
 use proptest::prelude::*;
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -50,7 +53,7 @@ impl Scene {
         let mut scene = Scene::new(have);
         scene.greet(fast, true).expect("a fine handshake");
         scene.hear(&[Message::Interested]).expect("fine");
-        scene.session.unchoke();
+        scene.session.unchoke(at(0));
         scene.drain();
         scene
     }
@@ -243,7 +246,7 @@ fn bounds_what_a_flood_can_queue() {
         }
         assert!(heard < 100, "the peer never reads, and we never stop answering");
     };
-    assert_eq!(end, Close::Flood);
+    assert_eq!(end, Close::TooMuch);
 }
 
 #[test]
@@ -252,7 +255,9 @@ fn a_peer_whose_answers_never_end_does_not_make_them_grow() {
     scene.greet(true, false).expect("fine");
     // Choked, so every request is rejected; one chunk of rejects leaves for each chunk that comes.
     let requests: Vec<_> = (0..960).map(|n| Message::Request(block(n % 4, n, 16))).collect();
-    for _ in 0..100 {
+    for second in 0..100 {
+        // So seldom that nobody minds.
+        scene.now = at(100 * second);
         scene.hear(&requests).expect("it reads");
         let chunk = scene.session.poll_chunk(&scene.shelf).expect("rejects").stream_bytes();
         scene.session.handle_sent(chunk, scene.now);
@@ -493,7 +498,7 @@ fn whom_we_call_hears_our_handshake_first_and_is_served_as_anybody() {
     assert!(scene.session.content().is_some());
     assert_eq!(scene.drain(), ["HaveAll"], "and no second handshake");
     scene.hear(&[Message::Interested]).expect("fine");
-    scene.session.unchoke();
+    scene.session.unchoke(at(0));
     scene.hear(&[Message::Request(block(1, 0, 100))]).expect("fine");
     assert_eq!(scene.drain(), ["Unchoke", "block 32768+100"]);
 }

@@ -1,16 +1,24 @@
-//! Who gets in, and how everyone leaves: accepts under the limits, and closes with the books settled.
+//! Who gets in, and how everyone leaves: does what `logic::admission` says, and closes with the books
+//! settled.
 
 use std::{io, net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use mio::{Interest, Token, net::TcpStream};
+use nix::errno::Errno;
 
 use super::{FIRST_CONNECTION, Loop, books::book};
 use crate::{
-    device::serve::connection::Connection,
-    logic::{now::Monotonic, wire::Close},
+    device::serve::connection::{Connection, asks_for_tiny_segments},
+    logic::{
+        admission::{self, Crowd, Guest, Name, Room, Welcome},
+        governor::address_group,
+        now::Monotonic,
+        wire::{Close, ContentKey, IDLE_AFTER},
+    },
 };
 
-/// New connections before those that exist get their turn again.
+/// New connections before those that exist get their turn again. Fewer than may shake hands at once
+/// with the default limits: a newcomer's first bytes are read before a flood can displace it.
 const ACCEPTS_AT_ONCE: usize = 64;
 /// When the system has no descriptors left, asking again at once would spin.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
@@ -29,6 +37,10 @@ impl Loop {
                     ) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
+                    let out_of_files = [Errno::EMFILE, Errno::ENFILE].map(|e| e as i32);
+                    if error.raw_os_error().is_some_and(|e| out_of_files.contains(&e)) {
+                        self.displace_someone(now);
+                    }
                     self.accept_retry_at = Some(now + ACCEPT_RETRY);
                     return;
                 }
@@ -39,24 +51,18 @@ impl Loop {
 
     /// Takes a connection in if the limits allow; otherwise it is closed at once.
     pub(super) fn admit(&mut self, stream: TcpStream, peer: SocketAddr, now: Monotonic) {
-        self.generation = self.generation.wrapping_add(1);
-        let class = self.lan.class_of(peer, now);
-        let connection = Box::new(Connection::new(stream, peer, class, self.generation, now));
-        let in_group = self.groups.get(&connection.group).copied().unwrap_or(0);
-        let allowance = self.allowance_of(class);
-        if allowance.is_paused()
-            || self.connected as usize >= self.connections_max
-            || in_group >= self.connections_per_group_max
-            || connection.asks_for_tiny_segments()
-        {
+        if let Err(why) = self.find_place(&stream, peer, now) {
+            tracing::debug!(%peer, "connection refused: {why}");
             self.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.take_in(connection);
+        self.generation = self.generation.wrapping_add(1);
+        let class = self.lan.class_of(peer, now);
+        self.take_in(Box::new(Connection::new(stream, peer, class, self.generation, now)), now);
     }
 
     /// Gives a connection its place. It is dropped if the system cannot watch it.
-    pub(super) fn take_in(&mut self, mut connection: Box<Connection>) -> bool {
+    pub(super) fn take_in(&mut self, mut connection: Box<Connection>, now: Monotonic) -> bool {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             (self.connections.len() - 1) as u32
@@ -70,10 +76,89 @@ impl Loop {
         }
         let deadline = connection.session.poll_timeout(&self.us.timeouts);
         self.deadlines.push(deadline, (index, connection.generation));
-        *self.groups.entry(connection.group).or_default() += 1;
-        self.connected += 1;
+        self.admission.handle_opened(guest(index, &connection), now);
         self.connections[index as usize] = Some(connection);
         true
+    }
+
+    /// Or says why there is none. May displace somebody else.
+    fn find_place(
+        &mut self,
+        stream: &TcpStream,
+        peer: SocketAddr,
+        now: Monotonic,
+    ) -> Result<(), Refusal> {
+        let class = self.lan.class_of(peer, now);
+        if self.allowance_of(class).is_paused() {
+            return Err(Refusal::Paused);
+        }
+        if asks_for_tiny_segments(stream) {
+            return Err(Refusal::TinySegments);
+        }
+        self.admission.handle_arrival(address_group(peer.ip()), now)?;
+        let has_room = self.admission.room() == Room::Enough || self.displace_someone(now);
+        if has_room { Ok(()) } else { Err(admission::Refusal::Full.into()) }
+    }
+
+    /// Closes whoever makes least of its place; false if everyone uses theirs.
+    fn displace_someone(&mut self, now: Monotonic) -> bool {
+        let who = match self.admission.room() {
+            Room::Displace(oldest) => Some(oldest),
+            Room::Enough | Room::Full => self.least_useful(None, now),
+        };
+        let Some(who) = who else { return false };
+        self.close(who, Close::Displaced, now);
+        true
+    }
+
+    fn least_useful(&mut self, of: Option<ContentKey>, now: Monotonic) -> Option<u32> {
+        let crowd = if of.is_some() { Crowd::Content } else { Crowd::House };
+        let all = self.connections.iter().enumerate();
+        let named = all.filter_map(|(index, c)| {
+            let session = &c.as_ref()?.session;
+            let counts = session.content().is_some() && (of.is_none() || of == session.content());
+            counts.then(|| (index as u32, session.standing(now)))
+        });
+        self.admission.least_useful(crowd, named, now)
+    }
+
+    /// After every read: somebody may have said who it is, or asked for metadata.
+    pub(super) fn handle_heard(&mut self, index: u32, now: Monotonic) {
+        let Some(connection) = self.connection(index) else { return };
+        let asked = connection.session.metadata_asked();
+        let group = connection.group;
+        if asked > 0 {
+            let granted = self.admission.take_metadata(group, asked, now);
+            let Some(connection) = self.connection(index) else { return };
+            connection.session.limit_metadata(granted);
+        }
+        self.welcome(index, now);
+    }
+
+    /// Once for each connection, when its handshake has come.
+    fn welcome(&mut self, index: u32, now: Monotonic) {
+        let Some(connection) = self.connection(index) else { return };
+        let Some(name) = name(connection).filter(|_| !connection.named) else { return };
+        connection.named = true;
+        let guest = guest(index, connection);
+        let all = self.connections.iter().enumerate();
+        let others = all.filter_map(|(index, c)| named(index as u32, c.as_deref()?));
+        match self.admission.handle_named(guest, name, others) {
+            Welcome::Stay => {}
+            Welcome::SameAs(first) => {
+                let heard_at = self.connection(first).map(|c| c.session.heard_at());
+                if heard_at.is_some_and(|at| now.saturating_since(at) < IDLE_AFTER) {
+                    self.close(index, Close::Duplicate, now);
+                } else {
+                    self.close(first, Close::Duplicate, now);
+                }
+            }
+            Welcome::ContentFull => {
+                let leaves = self.least_useful(Some(name.content), now).unwrap_or(index);
+                let why = if leaves == index { Close::ContentFull } else { Close::Displaced };
+                self.close(leaves, why, now);
+            }
+        }
     }
 
     pub(super) fn close(&mut self, index: u32, why: Close, now: Monotonic) {
@@ -92,13 +177,32 @@ impl Loop {
         }
         self.choker.handle_closed(index, now);
         self.note_end_of_call(&connection, why, now);
-        if let Some(count) = self.groups.get_mut(&connection.group) {
-            *count -= 1;
-            if *count == 0 {
-                self.groups.remove(&connection.group);
-            }
-        }
-        self.connected -= 1;
+        let said = name(&connection).filter(|_| connection.named);
+        self.admission.handle_closed(guest(index, &connection), said, why.is_abuse(), now);
         self.free.push(index);
     }
+}
+
+/// Why a connection is closed before anything is read from it.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("serving is paused")]
+    Paused,
+    #[error("it asks for more headers than content")]
+    TinySegments,
+    #[error(transparent)]
+    Limit(#[from] admission::Refusal),
+}
+
+fn guest(index: u32, connection: &Connection) -> Guest {
+    Guest { key: index, arrival: connection.generation, group: connection.group }
+}
+
+fn named(index: u32, connection: &Connection) -> Option<(Guest, Name)> {
+    Some((guest(index, connection), name(connection).filter(|_| connection.named)?))
+}
+
+fn name(connection: &Connection) -> Option<Name> {
+    let session = &connection.session;
+    Some(Name { content: session.content()?, peer_id: session.peer_id() })
 }

@@ -65,7 +65,7 @@ impl Loop {
             }
             let says_choke = paused && connection.session.is_unchoked();
             let next_in_stream = connection.session.is_between_messages();
-            self.follow_lan_interest(index);
+            self.follow_lan_interest(index, now);
             let Some(connection) = self.connections[index as usize].as_mut() else { continue };
             if says_choke
                 && next_in_stream
@@ -79,11 +79,11 @@ impl Loop {
     }
 
     /// Slots are the uplink's: at home whoever is interested may ask, except during a pause.
-    pub(super) fn follow_lan_interest(&mut self, index: u32) {
+    pub(super) fn follow_lan_interest(&mut self, index: u32, now: Monotonic) {
         let paused = self.lan_pacer.allowance().is_paused();
         let Some(connection) = self.connection(index) else { return };
         if connection.session.is_interested() && !paused {
-            connection.session.unchoke();
+            connection.session.unchoke(now);
         } else {
             connection.session.choke();
         }

@@ -11,7 +11,7 @@ mod sending;
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::Ordering,
@@ -33,6 +33,7 @@ use super::{
     pipe::BlockPipe,
 };
 use crate::logic::{
+    admission::{Admission, Limits},
     choke::{Choker, slots_for},
     governor::{Allowance, Pacer, Tempo, Turns},
     infohash::Infohash,
@@ -75,8 +76,6 @@ pub(super) struct Loop {
     inbox: Receiver<Request>,
     started: Instant,
     us: LocalPeer,
-    connections_max: usize,
-    connections_per_group_max: u32,
     on_first_peer: Box<dyn Fn() + Send>,
 
     listeners: Vec<TcpListener>,
@@ -85,8 +84,7 @@ pub(super) struct Loop {
     accept_retry_at: Option<Monotonic>,
     connections: Vec<Option<Box<Connection>>>,
     free: Vec<u32>,
-    connected: u32,
-    groups: BTreeMap<IpAddr, u32>,
+    admission: Admission,
     generation: u32,
     /// Connections that may have more to read.
     to_read: Vec<u32>,
@@ -132,6 +130,11 @@ impl Loop {
         if settings.listeners.len() > FIRST_CONNECTION {
             return Err(io::Error::other("too many addresses to listen on"));
         }
+        let limits = Limits {
+            connections_max: settings.connections_max,
+            connections_per_group_max: settings.connections_per_ip_max,
+            connections_per_content_max: settings.connections_per_content_max,
+        };
         let mut listeners = vec![];
         for (i, listener) in settings.listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
@@ -145,16 +148,13 @@ impl Loop {
             inbox,
             started: Instant::now(),
             us,
-            connections_max: settings.connections_max as usize,
-            connections_per_group_max: settings.connections_per_ip_max,
             on_first_peer: settings.on_first_peer,
             listeners,
             to_accept,
             accept_retry_at: None,
             connections: vec![],
             free: vec![],
-            connected: 0,
-            groups: BTreeMap::new(),
+            admission: Admission::new(limits),
             generation: 0,
             to_read: vec![],
             read_buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -260,8 +260,9 @@ impl Loop {
     fn publish(&self) {
         self.stats.egress_wire_bytes.store(self.pacer.spent_bytes(), Ordering::Relaxed);
         self.stats.lan_egress_wire_bytes.store(self.lan_pacer.spent_bytes(), Ordering::Relaxed);
-        let before = self.stats.peers_connected.swap(self.connected, Ordering::Relaxed);
-        if before == 0 && self.connected > 0 {
+        let connected = self.admission.connections();
+        let before = self.stats.peers_connected.swap(connected, Ordering::Relaxed);
+        if before == 0 && connected > 0 {
             (self.on_first_peer)();
         }
         self.stats.peers_unchoked.store(self.choker.unchoked(), Ordering::Relaxed);
@@ -323,13 +324,20 @@ impl Loop {
                     self.close(index, Close::ContentRemoved, now);
                 }
                 self.shelf.remove(infohash);
+                self.choker.forget(key);
                 self.outreach.handle_removed(infohash);
                 self.files.forget(key);
+            }
+            ServeCommand::SetWeight { infohash, weight } => {
+                if let Some(key) = self.shelf.find(infohash) {
+                    self.choker.set_weight(key, weight);
+                }
             }
             ServeCommand::SetAllowance(allowance) => {
                 let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
                 self.choker.set_slots(slots_for(allowance), now);
+                self.admission.set_allowance(allowance);
                 self.shares.handle_change();
             }
             ServeCommand::Named { infohash, leechers } => self.hear_of(infohash, &leechers, now),
@@ -365,13 +373,15 @@ impl Loop {
         if let Err(why) = connection.note_answer(&mut self.outreach) {
             return self.close(index, why, now);
         }
+        self.handle_heard(index, now);
+        let Some(connection) = self.connection(index) else { return };
         let interested = connection.session.is_interested();
         if interested != connection.was_interested {
             connection.was_interested = interested;
             if connection.class == PeerClass::Lan {
-                self.follow_lan_interest(index);
-            } else if interested {
-                self.choker.handle_interested(index, now);
+                self.follow_lan_interest(index, now);
+            } else if let Some(content) = connection.session.content().filter(|_| interested) {
+                self.choker.handle_interested(index, content, now);
             } else {
                 self.choker.handle_not_interested(index, now);
             }

@@ -28,9 +28,9 @@ impl Loop {
 
     pub(super) fn call_leechers(&mut self, now: Monotonic) {
         while self.has_room_to_call() {
-            let groups = &self.groups;
-            let Some(call) = self.outreach.poll_call(|group| groups.contains_key(&group), now)
-            else {
+            let admission = &self.admission;
+            let is_here = |group| admission.has_guest_from(group);
+            let Some(call) = self.outreach.poll_call(is_here, now) else {
                 return;
             };
             if let Err(error) = self.call(call, now) {
@@ -61,7 +61,7 @@ impl Loop {
         let allowance = self.pacer.allowance();
         !allowance.is_paused()
             && self.choker.unchoked() < slots_for(allowance)
-            && (self.connected as usize) < self.connections_max
+            && !self.admission.is_full()
     }
 
     fn call(&mut self, call: Call, now: Monotonic) -> std::io::Result<()> {
@@ -69,7 +69,7 @@ impl Loop {
         let class = PeerClass::Wan;
         let connection = Connection::calling(call, &self.us, class, self.generation, now)?;
         tracing::debug!(address = %call.address, infohash = %call.infohash, "calling a leecher");
-        match self.take_in(Box::new(connection)) {
+        match self.take_in(Box::new(connection), now) {
             true => Ok(()),
             false => Err(std::io::Error::other("no place for it")),
         }

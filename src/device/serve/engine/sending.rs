@@ -28,7 +28,7 @@ impl Loop {
             };
             self.shares.handle_change();
             if let Decision::Unchoke(_) = decision {
-                connection.session.unchoke();
+                connection.session.unchoke(now);
             } else {
                 let next_in_stream = connection.session.is_between_messages();
                 connection.session.choke();

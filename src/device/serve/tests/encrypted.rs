@@ -103,7 +103,7 @@ fn lies_in_the_handshake_end_the_connection() {
         mine(4),
     ];
     for lie in lies {
-        let mut peer = Leecher::raw(stage.address);
+        let mut peer = Leecher::stranger(stage.address);
         peer.write(lie.hello());
         let mut key = [0; 96];
         peer.stream.read_exact(&mut key).expect("our key");
@@ -134,7 +134,7 @@ fn cuts_slow_encrypted_handshakes() {
     let stage = Stage::with(Allowance::Unlimited, settings(), timeouts, true);
     let hello = Initiator::to(stage.infohash, RC4).hello();
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &hello[..50], &hello] {
-        let mut peer = Leecher::raw(stage.address);
+        let mut peer = Leecher::stranger(stage.address);
         peer.write(bytes.to_vec());
         peer.expect_cut();
     }
@@ -143,7 +143,7 @@ fn cuts_slow_encrypted_handshakes() {
 #[test]
 fn a_flood_of_handshakes_is_turned_away_and_plain_peers_are_not() {
     const FLOOD: u32 = 5 * HANDSHAKES_PER_SECOND_MAX;
-    let room = ServeSettings { connections_max: 200, connections_per_ip_max: 200, ..settings() };
+    let room = ServeSettings { connections_max: 800, connections_per_ip_max: 200, ..settings() };
     let stage = Stage::with(Allowance::Unlimited, room, Timeouts::default(), true);
     let hello = Initiator::to(stage.infohash, RC4).hello();
     // All ask before the first answer is read, so long before so many are due.

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -66,6 +66,7 @@ pub fn settings() -> ServeSettings {
         client_name: "Larder/test".into(),
         connections_max: 50,
         connections_per_ip_max: 50,
+        connections_per_content_max: 50,
         listen_port: 6881,
         lan_prefixes: None,
     }
@@ -140,6 +141,13 @@ impl Stage {
         Leecher::connect(self.address, self.infohash, true)
     }
 
+    /// From an address of its own, so that what it does is not held against others.
+    pub fn stranger(&self) -> Leecher {
+        let mut leecher = Leecher::stranger(self.address);
+        leecher.greet(self.infohash, true);
+        leecher
+    }
+
     pub fn connected(&self) -> u32 {
         self.engine.stats().peers_connected
     }
@@ -178,8 +186,18 @@ pub enum Said {
 pub struct Leecher {
     pub stream: TcpStream,
     pub received_bytes: u64,
+    pub peer_id: [u8; 20],
     /// Outgoing and incoming, of an encrypted connection.
     ciphers: Option<(Rc4, Rc4)>,
+}
+
+/// Each leecher is somebody else.
+fn new_peer_id() -> [u8; 20] {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut id = *b"-TT0001-leecher00000";
+    let number = format!("{:05}", NEXT.fetch_add(1, Ordering::Relaxed));
+    id[15..].copy_from_slice(number.as_bytes());
+    id
 }
 
 impl Leecher {
@@ -204,7 +222,24 @@ impl Leecher {
 
     pub fn over(stream: TcpStream) -> Leecher {
         stream.set_read_timeout(Some(PATIENCE)).expect("sets");
-        Leecher { stream, received_bytes: 0, ciphers: None }
+        Leecher { stream, received_bytes: 0, peer_id: new_peer_id(), ciphers: None }
+    }
+
+    /// From an address of its own.
+    pub fn stranger(address: SocketAddr) -> Leecher {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Leecher::from(Ipv4Addr::from(0x7f01_0000 + number), address)
+    }
+
+    pub fn from(own: Ipv4Addr, address: SocketAddr) -> Leecher {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        socket.bind(&SocketAddr::from((own, 0)).into()).expect("loopback has many addresses");
+        socket.connect(&address.into()).expect("connects");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("sets");
+        Leecher { stream, received_bytes: 0, peer_id: new_peer_id(), ciphers: None }
     }
 
     /// With a receive buffer of about `bytes`, set before the window is agreed.
@@ -228,7 +263,7 @@ impl Leecher {
         socket.connect(&stage.address.into()).expect("connects");
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).expect("sets");
-        Leecher { stream, received_bytes: 0, ciphers: None }
+        Leecher { stream, received_bytes: 0, peer_id: new_peer_id(), ciphers: None }
     }
 
     pub fn connect(address: SocketAddr, infohash: Infohash, fast: bool) -> Leecher {
@@ -260,13 +295,18 @@ impl Leecher {
         self.ciphers = (expected == 2).then_some((reply.outgoing, reply.incoming));
     }
 
+    /// Says who it is, and does not wait for an answer.
+    pub fn shake(&mut self, infohash: Infohash) {
+        self.write(self.handshake(infohash, true).encode().to_vec());
+    }
+
     pub fn greet(&mut self, infohash: Infohash, fast: bool) {
         self.write(self.handshake(infohash, fast).encode().to_vec());
         self.hear_handshake(infohash);
     }
 
     fn handshake(&self, infohash: Infohash, fast: bool) -> Handshake {
-        Handshake { infohash, peer_id: *b"-TT0001-leecherleech", fast, extensions: true }
+        Handshake { infohash, peer_id: self.peer_id, fast, extensions: true }
     }
 
     /// The other side of a connection that the engine has opened.

@@ -53,6 +53,7 @@ impl PeerSession {
             return Err(MseError::OtherContent.into());
         }
         self.content = Some(key);
+        self.peer_id = theirs.peer_id;
         self.fast = theirs.fast;
         self.haves_told = content.completed().len();
         self.greet(&theirs, us, content);
