@@ -60,13 +60,12 @@ QUICK = {
 class Run:
     """One home, one mode, one number of peers: plays the plan and notes when what happened."""
 
-    def __init__(self, options, mode, peers, plan):
+    def __init__(self, options, mode, peers, plan, name):
         self.options, self.mode, self.peers, self.plan = options, mode, peers, plan
-        self.folder = options.work / "run"
+        self.folder = options.work / "runs" / name
         self.moments = {}
 
     def play(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         with lab.Lab(self.folder) as home:
             self.home = home
@@ -194,15 +193,17 @@ def compare_with_alone(found, alone):
 
 def measure(options, results):
     plans = QUICK if options.quick else FULL
+    shutil.rmtree(options.work / "runs", ignore_errors=True)
     for turn in range(options.rounds):
         alone = {}
         todo = [(ALONE, 0)] + [(mode, peers) for mode in options.modes for peers in options.peers]
         for mode, peers in todo:
             load = os.getloadavg()[0]
+            name = f"{turn + 1}-{mode}" + (f"-{peers}" if peers else "")
             try:
-                found = Run(options, mode, peers, plans[mode]).play().figures()
+                found = Run(options, mode, peers, plans[mode], name).play().figures()
             except lab.LabError as error:
-                print(f"{turn + 1} {mode} {peers}: {error}", file=sys.stderr, flush=True)
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
                 continue
             if mode == ALONE:
                 alone = found
@@ -210,7 +211,7 @@ def measure(options, results):
                 compare_with_alone(found, alone)
             found["load"] = load
             results.setdefault((mode, peers), []).append(found)
-            print(f"{turn + 1} {mode} {peers}: {json.dumps(found)}", file=sys.stderr, flush=True)
+            print(f"{name}: {json.dumps(found)}", file=sys.stderr, flush=True)
 
 
 def parse_options():
