@@ -44,16 +44,16 @@ class Plan:
 
 
 FULL = {
-    ALONE: Plan(settle=0, ping=6, upload=12, download=8),
-    "unmanaged": Plan(settle=4, ping=6, upload=12),
-    "fixed": Plan(settle=3, ping=10),
-    "auto": Plan(settle=8, ping=10, upload=12, recovery=10, download=8, narrow=8, wide=8),
+    ALONE: Plan(settle=0, ping=6, upload=12, download=6),
+    "unmanaged": Plan(settle=3, ping=5, upload=12),
+    "fixed": Plan(settle=2, ping=10),
+    "auto": Plan(settle=8, ping=10, upload=12, recovery=10, download=6, narrow=8, wide=7),
 }
 QUICK = {
-    ALONE: Plan(settle=0, ping=3, upload=6, download=4),
-    "unmanaged": Plan(settle=2, ping=3, upload=6),
-    "fixed": Plan(settle=2, ping=5),
-    "auto": Plan(settle=5, ping=5, upload=6, recovery=8, download=4, narrow=5, wide=5),
+    ALONE: Plan(settle=0, ping=3, upload=5, download=4),
+    "unmanaged": Plan(settle=2, ping=3, upload=5),
+    "fixed": Plan(settle=2, ping=4),
+    "auto": Plan(settle=4, ping=5, upload=5, recovery=6, download=4, narrow=4, wide=4),
 }
 
 
