@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let files = contents.iter().map(|(meta, data)| (meta.infohash, PathBuf::from(data))).collect();
     let settings = ServeSettings {
+        on_first_peer: Box::new(|| ()),
         listeners: vec![TcpListener::bind(listen)?],
         peer_id: *b"-LA0001-example-seed",
         client_name: concat!("Larder/", env!("CARGO_PKG_VERSION")).into(),

@@ -113,21 +113,10 @@ impl Daemon {
         let listeners = listen(&config.serve.listen)?;
         let peer = listeners[0].local_addr()?;
         let engine_awake = Arc::new(Notify::new());
-        let awake = engine_awake.clone();
         let engine = Engine::start(
-            ServeSettings {
-                listeners,
-                peer_id: identity.peer_id,
-                client_name: format!("Larder {}", env!("CARGO_PKG_VERSION")),
-                connections_max: config.serve.connections_max,
-                connections_per_ip_max: config.serve.connections_per_ip_max,
-                listen_port: peer.port(),
-                on_first_peer: Box::new(move || awake.notify_one()),
-                lan_prefixes: config.serve.settle_lan().expect(CHECKED),
-            },
+            serve_settings(&config, &identity, listeners, peer, engine_awake.clone()),
             Box::new(StoredContent(store.clone())),
         )?;
-
         let (messages, inbox) = mpsc::channel(INBOX);
         let (status, seen) = watch::channel(empty_status(&config));
         let admin_url = start_admin(&config, &store, messages.clone(), seen).await?;
@@ -172,6 +161,25 @@ impl Daemon {
         write_endpoints(&daemon.config.data_dir, &endpoints)?;
         tracing::info!(%peer, admin = endpoints.admin_url, device = daemon.context.identity.device, "larderd is ready");
         Ok(daemon)
+    }
+}
+
+fn serve_settings(
+    config: &DeviceConfig,
+    identity: &Identity,
+    listeners: Vec<TcpListener>,
+    peer: SocketAddr,
+    awake: Arc<Notify>,
+) -> ServeSettings {
+    ServeSettings {
+        listeners,
+        peer_id: identity.peer_id,
+        client_name: format!("Larder {}", env!("CARGO_PKG_VERSION")),
+        connections_max: config.serve.connections_max,
+        connections_per_ip_max: config.serve.connections_per_ip_max,
+        listen_port: peer.port(),
+        on_first_peer: Box::new(move || awake.notify_one()),
+        lan_prefixes: config.serve.settle_lan().expect(CHECKED),
     }
 }
 
