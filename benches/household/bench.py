@@ -163,9 +163,11 @@ class Recording:
                 "share": self.usual * 8 / lab.UPLINK}
 
     def in_upload(self, began, ended):
-        return {"half": figures.falls_to(self.device, began, ended, self.usual / 2),
-                "tenth": figures.falls_to(self.device, began, ended, self.usual / 10),
-                "upload_rate": figures.mean_rate(self.upload, began, ended)}
+        rate = {"upload_rate": figures.mean_rate(self.upload, began, ended)}
+        if not self.device:
+            return rate
+        return {**rate, "half": figures.falls_to(self.device, began, ended, self.usual / 2),
+                "tenth": figures.falls_to(self.device, began, ended, self.usual / 10)}
 
     def in_recovery(self, _, ended):
         """From the household's last packet on, which has waited in the uplink's buffer."""
