@@ -329,7 +329,9 @@ fn a_pause_is_silence_and_ends_where_it_began() {
     let calm = Instant::now() + Duration::from_millis(100);
     wait_until("some time has passed", || Instant::now() > calm);
     stage.engine.take_usage();
-    assert_eq!(stage.engine.stats().egress_wire_bytes_total, sent);
+    // A busy machine's kernel may have sent again what was under way: a block, of the 50.
+    let after = stage.engine.stats().egress_wire_bytes_total - sent;
+    assert!(after < 2 * u64::from(BLOCK_BYTES), "{after}");
     stage.engine.send(ServeCommand::SetAllowance(Allowance::Unlimited));
     // What was queued comes as a block, or is rejected after the choke.
     let mut next = 1;
