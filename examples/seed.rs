@@ -45,7 +45,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let files = contents.iter().map(|(meta, data)| (meta.infohash, PathBuf::from(data))).collect();
     let settings = ServeSettings {
-        on_first_peer: Box::new(|| ()),
         listeners: vec![TcpListener::bind(listen)?],
         peer_id: *b"-LA0001-example-seed",
         client_name: concat!("Larder/", env!("CARGO_PKG_VERSION")).into(),
@@ -54,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         connections_per_content_max: 2_000,
         listen_port: listen.port(),
         lan_prefixes: None,
+        on_first_peer: Box::new(|| ()),
     };
     let engine = Engine::start(settings, Box::new(Files(files)))?;
     engine.send(ServeCommand::SetAllowance(allowance));

@@ -44,29 +44,28 @@ class Plan:
 
 
 FULL = {
-    ALONE: Plan(settle=0, ping=6, upload=12, download=8),
-    "unmanaged": Plan(settle=4, ping=6, upload=12),
-    "fixed": Plan(settle=3, ping=10),
-    "auto": Plan(settle=8, ping=10, upload=12, recovery=10, download=8, narrow=8, wide=8),
+    ALONE: Plan(settle=0, ping=6, upload=12, download=6),
+    "unmanaged": Plan(settle=3, ping=5, upload=12),
+    "fixed": Plan(settle=2, ping=10),
+    "auto": Plan(settle=8, ping=10, upload=12, recovery=10, download=6, narrow=8, wide=7),
 }
 QUICK = {
-    ALONE: Plan(settle=0, ping=3, upload=6, download=4),
-    "unmanaged": Plan(settle=2, ping=3, upload=6),
-    "fixed": Plan(settle=2, ping=5),
-    "auto": Plan(settle=5, ping=5, upload=6, recovery=8, download=4, narrow=5, wide=5),
+    ALONE: Plan(settle=0, ping=3, upload=5, download=4),
+    "unmanaged": Plan(settle=2, ping=3, upload=5),
+    "fixed": Plan(settle=2, ping=4),
+    "auto": Plan(settle=4, ping=5, upload=5, recovery=6, download=4, narrow=4, wide=4),
 }
 
 
 class Run:
     """One home, one mode, one number of peers: plays the plan and notes when what happened."""
 
-    def __init__(self, options, mode, peers, plan):
+    def __init__(self, options, mode, peers, plan, name):
         self.options, self.mode, self.peers, self.plan = options, mode, peers, plan
-        self.folder = options.work / "run"
+        self.folder = options.work / "runs" / name
         self.moments = {}
 
     def play(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         with lab.Lab(self.folder) as home:
             self.home = home
@@ -164,9 +163,11 @@ class Recording:
                 "share": self.usual * 8 / lab.UPLINK}
 
     def in_upload(self, began, ended):
-        return {"half": figures.falls_to(self.device, began, ended, self.usual / 2),
-                "tenth": figures.falls_to(self.device, began, ended, self.usual / 10),
-                "upload_rate": figures.mean_rate(self.upload, began, ended)}
+        rate = {"upload_rate": figures.mean_rate(self.upload, began, ended)}
+        if not self.device:
+            return rate
+        return {**rate, "half": figures.falls_to(self.device, began, ended, self.usual / 2),
+                "tenth": figures.falls_to(self.device, began, ended, self.usual / 10)}
 
     def in_recovery(self, _, ended):
         """From the household's last packet on, which has waited in the uplink's buffer."""
@@ -194,15 +195,17 @@ def compare_with_alone(found, alone):
 
 def measure(options, results):
     plans = QUICK if options.quick else FULL
+    shutil.rmtree(options.work / "runs", ignore_errors=True)
     for turn in range(options.rounds):
         alone = {}
         todo = [(ALONE, 0)] + [(mode, peers) for mode in options.modes for peers in options.peers]
         for mode, peers in todo:
             load = os.getloadavg()[0]
+            name = f"{turn + 1}-{mode}" + (f"-{peers}" if peers else "")
             try:
-                found = Run(options, mode, peers, plans[mode]).play().figures()
+                found = Run(options, mode, peers, plans[mode], name).play().figures()
             except lab.LabError as error:
-                print(f"{turn + 1} {mode} {peers}: {error}", file=sys.stderr, flush=True)
+                print(f"{name}: {error}", file=sys.stderr, flush=True)
                 continue
             if mode == ALONE:
                 alone = found
@@ -210,7 +213,7 @@ def measure(options, results):
                 compare_with_alone(found, alone)
             found["load"] = load
             results.setdefault((mode, peers), []).append(found)
-            print(f"{turn + 1} {mode} {peers}: {json.dumps(found)}", file=sys.stderr, flush=True)
+            print(f"{name}: {json.dumps(found)}", file=sys.stderr, flush=True)
 
 
 def parse_options():

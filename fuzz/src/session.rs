@@ -33,7 +33,7 @@ const PIECE_BYTES: u32 = 256 * 1024;
 const LAST_PIECE_BYTES: u32 = 100;
 /// Two pieces of metadata.
 const INFO_BYTES: usize = 20_000;
-const OPS_MAX: usize = 400;
+const OPS_MAX: usize = 120;
 /// What one peer may hold of our memory: replies with a full queue's rejects behind them, the queue
 /// itself, an unfinished message, marks of what is in flight; as vectors grow, up to twice of each.
 const KEPT_BYTES_MAX: usize = 192 * 1024;
@@ -243,7 +243,7 @@ impl Play {
     /// Many small requests in one read.
     fn burst(&mut self, count: u8) -> Result<(), Close> {
         let mut bytes = vec![];
-        for n in 0..u32::from(count) * 8 {
+        for n in 0..u32::from(count) * 4 {
             let block = BlockRequest { piece: n % 4, begin: n * 16, length: 16 };
             self.expect_answer(block);
             Message::Request(block).encode(&mut bytes);

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     books::Books,
     clock::Clock,
+    lan::LanService,
     line::Line,
     message::{Message, Topic, Wish},
     serve::{Engine, Servable, ServeCommand, ServeStats},
@@ -88,9 +89,7 @@ pub struct Daemon {
     pub(super) reason: Reason,
     pub(super) holdings: BTreeMap<Infohash, Holding>,
     pub(super) history: EgressHistory,
-    pub(super) lan_history: EgressHistory,
-    /// As the engine was last told.
-    pub(super) lan_paused: bool,
+    pub(super) lan: LanService,
     pub(super) status: watch::Sender<Status>,
     /// Receivers of `status` that are always there; any more are open pages.
     pub(super) own_watchers: usize,
@@ -258,7 +257,7 @@ impl Daemon {
         self.count(now);
         let stats = self.engine.stats();
         self.history.sample(stats.egress_wire_bytes_total, now.monotonic);
-        self.lan_history.sample(stats.lan_egress_wire_bytes_total, now.monotonic);
+        self.lan.sample(stats, now.monotonic);
         let status = self.compose_status(now);
         self.status.send_if_modified(|held| {
             let changed = *held != status;
@@ -277,7 +276,7 @@ impl Daemon {
         let counters = self.line.counters(stats.egress_wire_bytes_total, waiting);
         self.node.handle_event(Event::Counted(counters), now);
         let allowance = self.node.snapshot().allowance;
-        self.heed_pause(allowance.pause);
+        self.lan.heed(allowance.pause, &self.engine);
         let reason = allowance.ruling.reason;
         if std::mem::replace(&mut self.reason, reason) != reason {
             tracing::info!("what may leave has changed: {reason}");
@@ -289,14 +288,6 @@ impl Daemon {
                     tracing::error!("cannot keep what was filled for the next start: {error}");
                 }
             });
-        }
-    }
-
-    /// The owner's pause is for everyone; the rules about the uplink do not concern the household.
-    fn heed_pause(&mut self, pause: Pause) {
-        let paused = pause != Pause::Off;
-        if std::mem::replace(&mut self.lan_paused, paused) != paused {
-            self.engine.send(ServeCommand::PauseLan(paused));
         }
     }
 
@@ -370,7 +361,7 @@ impl Daemon {
         self.remember(&event);
         self.node.handle_event(event, now);
         self.obey();
-        self.heed_pause(self.node.snapshot().allowance.pause);
+        self.lan.heed(self.node.snapshot().allowance.pause, &self.engine);
         let status = self.compose_status(now);
         self.status.send_replace(status.clone());
         Ok(status)
@@ -468,7 +459,7 @@ impl Daemon {
             snapshot: self.node.snapshot(),
             now,
             history: &self.history,
-            lan_egress_bytes_per_second: self.lan_history.current(),
+            lan_egress_bytes_per_second: self.lan.egress_bytes_per_second(),
             peers_connected: stats.peers_connected,
             peers_unchoked: stats.peers_unchoked,
             earnings: Earnings {

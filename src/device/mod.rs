@@ -7,6 +7,7 @@ mod books;
 mod clock;
 mod daemon;
 mod identity;
+mod lan;
 mod line;
 mod message;
 mod observe;

@@ -18,6 +18,9 @@ const MAX_URLS: usize = 16;
 /// of a damaged or stolen publisher, and would lock the fleet out of every honest epoch after it.
 const MAX_EPOCH_STEP: u64 = 50_000_000;
 
+/// Relative; a few times what the last digit of a number is worth.
+const SCORE_SLACK: f64 = 4.0 * f64::EPSILON;
+
 /// Target `hotlist.json`, UTF-8 JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HotList {
@@ -119,10 +122,22 @@ impl HotList {
         if offered - held_epoch > MAX_EPOCH_STEP {
             return Err(ListError::EpochJump { held: held_epoch, offered });
         }
-        if offered == held_epoch && self != held {
+        if offered == held_epoch && !self.says_the_same_as(held) {
             return Err(ListError::SameEpochDiffers(offered));
         }
         Ok(())
+    }
+
+    /// One of the two may have been kept over a restart, and `serde_json` reads three scores in a hundred
+    /// as a neighbour of the number that it wrote.
+    fn says_the_same_as(&self, held: &HotList) -> bool {
+        let mut held = held.clone();
+        for (theirs, ours) in held.entries.iter_mut().zip(&self.entries) {
+            if (theirs.score - ours.score).abs() <= ours.score * SCORE_SLACK {
+                theirs.score = ours.score;
+            }
+        }
+        *self == held
     }
 
     pub fn entry(&self, infohash: Infohash) -> Option<&Entry> {
@@ -206,6 +221,17 @@ mod tests {
             list(u64::MAX, vec![]).may_replace(&held),
             Err(ListError::EpochJump { .. })
         ));
+    }
+
+    #[test]
+    fn knows_a_list_again_that_was_kept_over_a_restart() {
+        // It comes back from JSON as 8.924506963505709e-8.
+        let published = list(5, vec![Entry { score: 8.924506963505708e-8, ..entry(1) }]);
+        let fetched = parse(&published).expect("fine");
+        let kept = parse(&fetched).expect("fine");
+        assert_eq!(fetched.may_replace(&kept), Ok(()));
+        let other = list(5, vec![Entry { score: 8.924507e-8, ..entry(1) }]);
+        assert_eq!(other.may_replace(&kept), Err(ListError::SameEpochDiffers(5)));
     }
 
     #[test]

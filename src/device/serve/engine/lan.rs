@@ -14,11 +14,11 @@ use crate::{
     },
 };
 
-/// Blocks in all before the WAN's turn comes again: 256 KiB, under a millisecond of a small router's
-/// time, which is how late the pacer lets a block be without loss of rate.
-const CHUNKS_AT_ONCE: usize = 16;
-/// Blocks of one peer before the next one's turn.
-const CHUNKS_A_TURN: usize = 4;
+/// Blocks in all before the WAN's turn comes again, in runs of 16 at most: half a MiB, about a
+/// millisecond of a small router's time, and less than the pacer lets a block be late.
+const CHUNKS_AT_ONCE: usize = 32;
+/// Blocks of one peer before the next one's turn: as many as a run takes.
+const CHUNKS_A_TURN: usize = 16;
 /// So long after a block the next one is expected.
 const BUSY: Duration = Duration::from_millis(50);
 
@@ -93,6 +93,7 @@ impl Loop {
     pub(super) fn send_to_lan(&mut self, now: Monotonic) {
         let mut left = CHUNKS_AT_ONCE;
         while left > 0
+            && self.lan_has_work()
             && let Some(index) = self.lan_turns.current()
         {
             match self.take_lan_turn(index, &mut left, now) {

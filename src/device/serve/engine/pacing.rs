@@ -96,7 +96,7 @@ impl Loop {
 
     fn set_turns(&mut self, rate: u64) {
         for connection in self.connections.iter_mut().flatten() {
-            if connection.session.is_unchoked() && differs(connection.share(), rate) {
+            if connection.takes_share() && differs(connection.share(), rate) {
                 connection.set_turn(rate);
             }
         }

@@ -64,7 +64,10 @@ fn the_lan_takes_what_it_can_and_the_wan_keeps_to_the_limit_and_to_its_turns() {
     let elapsed = start.elapsed().as_secs_f64();
     let (wan_bytes, lan_bytes) =
         (some.len() as u64 * u64::from(BLOCK_BYTES), lan_rounds * stage.data.len() as u64);
-    assert!(lan_bytes > 3 * wan_bytes, "the LAN took {lan_bytes} bytes, the WAN {wan_bytes}");
+    assert!(
+        lan_bytes > 3 * wan_bytes,
+        "the LAN took {lan_bytes} bytes, the WAN {wan_bytes} in {elapsed} s"
+    );
     let (wan, lan) = delivered(&stage, wan_bytes, lan_bytes);
     let stats = stage.engine.stats();
     assert_eq!(stats.egress_wire_bytes_total, wan.wire_bytes);
