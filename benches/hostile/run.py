@@ -3,8 +3,8 @@
 in docs/hostile.md.
 
 Everything runs in a network namespace that has nothing but a loopback: `larderd` with its default limits
-on connections, honest peers (examples/load.rs) and one attack at a time (examples/attack.rs). A run
-without an attack comes before and after each of them, and the honest peers' rate is compared with those.
+on connections, honest peers (examples/load.rs) and one attack at a time (examples/attack.rs). Runs without
+an attack come first and last, and the honest peers' rate is compared with those.
 """
 
 import argparse
