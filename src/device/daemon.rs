@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    auto::Auto,
     books::Books,
     clock::Clock,
     line::Line,
@@ -54,6 +55,7 @@ pub(super) mod setting {
     pub const PAUSED_UNTIL: &str = "paused_until";
     pub const LIST: &str = "hot_list";
     pub const POLICY: &str = "policy";
+    pub const LINE_TRAFFIC: &str = "line_traffic";
     pub const LIST_VALID_UNTIL: &str = "hot_list_valid_until";
 }
 
@@ -77,6 +79,8 @@ pub struct Daemon {
     pub(super) config: DeviceConfig,
     pub(super) clock: Clock,
     pub(super) node: Node<StdRng>,
+    /// Before the engine, which it speaks to: it stops first.
+    pub(super) auto: Option<Auto>,
     pub(super) engine: Engine,
     /// Told by the engine when peers come after there were none.
     pub(super) engine_awake: Arc<Notify>,
@@ -172,9 +176,10 @@ impl Daemon {
                 }
                 Command::Serve(infohash) => self.serve(infohash),
                 Command::Evict(infohash) => self.evict(infohash),
-                Command::SetAllowance(allowance) => {
-                    self.engine.send(ServeCommand::SetAllowance(allowance));
-                }
+                Command::SetAllowance(allowance) => match &self.auto {
+                    Some(auto) => auto.set_ceiling(allowance),
+                    None => self.engine.send(ServeCommand::SetAllowance(allowance)),
+                },
                 Command::Announce { entry, event } => self.announce(entry, event),
                 Command::Report => self.report(now),
             }
@@ -187,6 +192,12 @@ impl Daemon {
             Message::Event(event) => {
                 self.remember(&event);
                 self.node.handle_event(event, now);
+                self.look_up_destinations();
+            }
+            Message::Destinations(destinations) => {
+                if let Some(auto) = &self.auto {
+                    auto.set_destinations(destinations);
+                }
             }
             Message::Contact(topic, Ok(server_time)) => {
                 if let Some(server_time) = server_time {
@@ -262,37 +273,6 @@ impl Daemon {
             }
             changed
         });
-    }
-
-    /// Tells the governor what went over the line, and keeps what was filled for the next start.
-    fn count(&mut self, now: Now) {
-        let stats = self.engine.stats();
-        // The engine counts who waits only while somebody is served.
-        let waiting = stats.peers_waiting.min(stats.peers_unchoked);
-        let counters = self.line.counters(stats.egress_wire_bytes_total, waiting);
-        self.node.handle_event(Event::Counted(counters), now);
-        let allowance = self.node.snapshot().allowance;
-        self.heed_pause(allowance.pause);
-        let reason = allowance.ruling.reason;
-        if std::mem::replace(&mut self.reason, reason) != reason {
-            tracing::info!("what may leave has changed: {reason}");
-        }
-        if let Some((hour, bytes)) = self.line.take_due(now) {
-            let store = self.context.store.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = store.add_ingress(hour, bytes) {
-                    tracing::error!("cannot keep what was filled for the next start: {error}");
-                }
-            });
-        }
-    }
-
-    /// The owner's pause is for everyone; the rules about the uplink do not concern the household.
-    fn heed_pause(&mut self, pause: Pause) {
-        let paused = pause != Pause::Off;
-        if std::mem::replace(&mut self.lan_paused, paused) != paused {
-            self.engine.send(ServeCommand::PauseLan(paused));
-        }
     }
 
     fn flush(&mut self) {
@@ -488,6 +468,7 @@ impl Daemon {
             hub_url: hub_url(&self.config),
             last_contact: self.last_contact,
             hub_problem: self.hub_problems.values().next().cloned(),
+            line_problem: self.auto.as_ref().and_then(|auto| auto.view().problem),
             store_problem: self.store_problem.clone(),
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,
@@ -519,6 +500,7 @@ impl Daemon {
             }
         }
         let (hour, terms) = (self.hour(), self.terms());
+        drop(self.auto.take());
         let mut deltas = self.unsaved;
         deltas.extend(self.engine.stop());
         if let Message::FlushFailed { problem, .. } = save(&self.context.store, hour, deltas) {
@@ -528,6 +510,11 @@ impl Daemon {
             && let Err(error) = self.context.store.add_ingress(hour, bytes)
         {
             tracing::error!("cannot keep what was filled for the next start: {error}");
+        }
+        if let Some(hours) = self.line.hours(self.node.line_traffic())
+            && let Err(error) = self.context.store.set_setting(setting::LINE_TRAFFIC, &hours)
+        {
+            tracing::error!("cannot keep what the line carried for the next start: {error}");
         }
         let goodbyes = self.node.goodbyes().into_iter().map(|entry| {
             let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
