@@ -4,6 +4,7 @@
 pub mod allowance;
 mod class;
 pub mod delay;
+mod household;
 mod pacer;
 pub mod shares;
 mod tempo;
@@ -11,6 +12,7 @@ mod turns;
 mod wire_cost;
 
 pub use class::{Interface, Lan, NotAPrefix, Prefix, address_group, may_be_at_home};
+pub use household::{Household, LineCounts};
 pub use pacer::{MAX_GRANT_STREAM_BYTES, Pacer, Permit};
 pub use tempo::{SLACK_MAX, Tempo};
 pub use turns::Turns;

@@ -6,7 +6,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use super::{DelayController, PROBE_INTERVAL, Sample};
+use super::{DelayController, LineCounts, PROBE_INTERVAL, Sample};
 use crate::logic::{choke::slots_for, governor::Allowance, now::Monotonic};
 
 const PACKET_BYTES: u64 = 1500;
@@ -54,6 +54,12 @@ pub struct Uplink {
     pub controller: DelayController,
     rate: u64,
     pub peers_want_more: bool,
+    /// What a flow sends at once.
+    pub quantum_packets: u64,
+    /// The device is the home's router: it knows what the line sends.
+    pub is_router: bool,
+    sent_by_device_bytes: u64,
+    sent_in_all_bytes: u64,
     /// Added delay as a household's ping would see it, each millisecond, since last taken.
     pings: Vec<Duration>,
     ping_at: u64,
@@ -95,6 +101,10 @@ impl Uplink {
             controller,
             rate,
             peers_want_more: true,
+            quantum_packets: PACING_QUANTUM_PACKETS,
+            is_router: false,
+            sent_by_device_bytes: 0,
+            sent_in_all_bytes: 0,
             pings: vec![],
             ping_at: 0,
             rates: vec![],
@@ -184,6 +194,9 @@ impl Uplink {
                     self.at(returns, Event::ProbeReturns(sent));
                 }
                 self.at(sent + PROBE_INTERVAL.as_micros() as u64, Event::ProbeSends);
+                if self.is_router {
+                    self.count_line();
+                }
             }
             Event::ProbeReturns(sent) => self.probe_returns(sent),
         }
@@ -193,10 +206,22 @@ impl Uplink {
         let sample = Sample {
             rtt: Duration::from_micros(self.micros - sent),
             acknowledged_bytes_total: self.acked_bytes,
+            acknowledged_at: Monotonic(Duration::from_micros(self.micros)),
             peers_want_more: self.peers_want_more,
         };
         let now = Monotonic(Duration::from_micros(self.micros));
         self.controller.handle_sample(sample, now);
+        self.take_rate();
+    }
+
+    /// As usual, the slow line is not the router's interface but the modem's behind it, and so is the
+    /// queue.
+    fn count_line(&mut self) {
+        let counts = LineCounts {
+            line_sent_bytes_total: self.sent_in_all_bytes,
+            own_sent_bytes_total: self.sent_by_device_bytes,
+        };
+        self.controller.handle_line(counts, Monotonic(Duration::from_micros(self.micros)));
         self.take_rate();
     }
 
@@ -224,7 +249,7 @@ impl Uplink {
 
     fn flow_interval(&self) -> u64 {
         let share = self.rate / u64::from(self.active_flows().max(1));
-        PACING_QUANTUM_PACKETS * PACKET_BYTES * 1_000_000 / share.max(1)
+        self.quantum_packets * PACKET_BYTES * 1_000_000 / share.max(1)
     }
 
     fn flow_sends(&mut self, flow: usize) {
@@ -232,8 +257,9 @@ impl Uplink {
             self.scheduled[flow] = false;
             return;
         }
-        for _ in 0..PACING_QUANTUM_PACKETS {
+        for _ in 0..self.quantum_packets {
             if let Some(departs) = self.enqueue(PACKET_BYTES) {
+                self.sent_by_device_bytes += PACKET_BYTES;
                 self.at(departs + self.base_rtt_micros, Event::DeviceAcked);
             }
         }
@@ -294,6 +320,7 @@ impl Uplink {
             return None;
         }
         self.queue_bytes += bytes as f64;
+        self.sent_in_all_bytes += bytes;
         Some(self.micros + (self.queue_bytes / self.bytes_per_second * 1e6) as u64)
     }
 
