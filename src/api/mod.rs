@@ -3,4 +3,5 @@
 pub mod admin;
 pub mod endpoints;
 pub mod hub;
+pub mod reflector;
 pub mod signed;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::Settings;
-use crate::logic::units::Micros;
+use crate::logic::{hotlist::is_host_and_port, units::Micros};
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -14,9 +14,19 @@ pub struct HubConfig {
     pub data_dir: PathBuf,
     pub listen: SocketAddr,
     pub public_url: Url,
+    pub reflector: Reflector,
     pub tracker: Tracker,
     pub metadata: Metadata,
     pub policy: PolicySettings,
+}
+
+/// Off without an address.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reflector {
+    pub listen: Option<SocketAddr>,
+    /// `host:port`, as devices reach it.
+    pub public: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -49,10 +59,38 @@ impl Default for HubConfig {
             data_dir: "/var/lib/larder-hub".into(),
             listen: "127.0.0.1:7070".parse().expect("a constant"),
             public_url: Url::parse("http://127.0.0.1:7070/").expect("a constant"),
+            reflector: Reflector::default(),
             tracker: Tracker::default(),
             metadata: Metadata::default(),
             policy: PolicySettings::default(),
         }
+    }
+}
+
+impl Reflector {
+    /// As it goes into the policy: `host:port`.
+    pub fn public_address(&self, public_url: &Url) -> Option<String> {
+        let listen = self.listen?;
+        let own = || Some(format!("{}:{}", public_url.host()?, listen.port()));
+        if self.public.is_empty() { own() } else { Some(self.public.clone()) }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.listen.is_none() && !self.public.is_empty() {
+            return Err("reflector.public is set, but reflector.listen is not: give it an address such as \"0.0.0.0:7071\"".into());
+        }
+        if self.listen.is_some_and(|listen| listen.port() == 0) {
+            return Err(
+                "reflector.listen needs a port, such as 7071: it is named in the signed policy"
+                    .into(),
+            );
+        }
+        if !self.public.is_empty() && !is_host_and_port(&self.public) {
+            return Err(
+                "reflector.public must be a host and a port, such as \"hub.example:7071\"".into()
+            );
+        }
+        Ok(())
     }
 }
 
@@ -94,6 +132,7 @@ impl Settings for HubConfig {
                 "public_url must start with http:// or https:// and end with a slash".into()
             );
         }
+        self.reflector.check()?;
         if self.metadata.timestamp_lifetime_seconds < 60 {
             return Err("metadata.timestamp_lifetime_seconds is under 60: devices would call every list expired".into());
         }
@@ -118,5 +157,11 @@ mod tests {
         assert_eq!(parse("").expect("parses"), HubConfig::default());
         assert!(parse("public_url = \"http://x\"").is_ok(), "a URL without a path gets one");
         assert!(parse("public_url = \"http://x/y\"").is_err());
+        assert!(parse("[reflector]\npublic = \"x:1\"").is_err(), "nobody listens");
+        let public = |public: &str| {
+            parse(&format!("[reflector]\nlisten = \"0.0.0.0:7071\"\npublic = {public:?}"))
+        };
+        assert!(public("hub.example:7071").is_ok() && public("[2001:db8::1]:7071").is_ok());
+        assert!(public("hub.example").is_err() && public("hub.example:0").is_err());
     }
 }

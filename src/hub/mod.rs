@@ -12,6 +12,7 @@ mod keys;
 mod origin;
 mod presence;
 mod publisher;
+mod reflector;
 mod repo;
 mod report;
 mod run;

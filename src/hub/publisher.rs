@@ -85,10 +85,13 @@ impl Publisher {
     pub async fn set_policy(
         &mut self,
         settings: &PolicySettings,
+        reflector: Option<String>,
         data_dir: &Path,
         now: UnixSeconds,
     ) -> Result<(), PublishError> {
-        let policy = policy(settings, statement_public_key(data_dir)?)?;
+        let key = statement_public_key(data_dir)?;
+        let policy = Policy { reflector, ..policy(settings, key)? };
+        let policy = Policy::parse(&serde_json::to_vec(&policy).expect("our own types serialise"))?;
         if policy != self.policy {
             self.repo.publish(&targets(&self.list, &policy)?, now).await?;
             self.policy = policy;
@@ -169,6 +172,7 @@ fn policy(settings: &PolicySettings, statement_key: String) -> Result<Policy, Po
         list_interval_seconds: settings.list_interval_seconds,
         report_interval_seconds: settings.report_interval_seconds,
         statement_keys: vec![statement_key],
+        reflector: None,
     };
     Policy::parse(&serde_json::to_vec(&policy).expect("our own types serialise"))
 }

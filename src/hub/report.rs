@@ -220,6 +220,7 @@ mod tests {
             list_interval_seconds: 60,
             report_interval_seconds: 900,
             statement_keys: vec![],
+            reflector: None,
         }
     }
 

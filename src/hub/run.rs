@@ -18,6 +18,7 @@ use url::Url;
 use super::{
     disk, http,
     keys::{self, KeyName},
+    reflector,
     state::{Hub, HubError},
 };
 use crate::{
@@ -74,11 +75,19 @@ pub async fn run(config: HubConfig) -> Result<(), RunError> {
     let listener = TcpListener::bind(config.listen).await.map_err(listening)?;
     let bound = listener.local_addr().map_err(listening)?;
     let public_url = with_real_port(&config.public_url, bound);
+    let reflector = match config.reflector.listen {
+        Some(address) => {
+            let listening = |source| RunError::Listen { address, source };
+            Some(reflector::bind(address).await.map_err(listening)?)
+        }
+        None => None,
+    };
     let hub = Hub::open(&config, public_url).await?;
 
     let stopping = CancellationToken::new();
     let ticking = tokio::spawn(tick(hub.clone(), stopping.clone()));
     let serving = tokio::spawn(http::serve(listener, http::router(hub.clone()), stopping.clone()));
+    let reflecting = reflector.map(|socket| tokio::spawn(reflector::serve(socket)));
     let endpoints = Endpoints::write(&dir, &hub)?;
     tracing::info!(listen = %bound, public_url = %hub.addresses.public_url(), "ready");
 
@@ -86,6 +95,9 @@ pub async fn run(config: HubConfig) -> Result<(), RunError> {
     tracing::info!("stopping");
     drop(endpoints);
     stopping.cancel();
+    if let Some(reflecting) = reflecting {
+        reflecting.abort();
+    }
     let drained = tokio::time::timeout(DRAIN_LIMIT, serving).await;
     if drained.is_err() {
         tracing::info!("some transfers were still going on");

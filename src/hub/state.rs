@@ -82,7 +82,8 @@ impl Hub {
         let clock = Clock::start();
         let store = Store::open(&dir.join(DATABASE_FILE))?;
         let mut publisher = Publisher::open(dir, config)?;
-        publisher.set_policy(&config.policy, dir, clock.unix()).await?;
+        let reflector = config.reflector.public_address(&public_url);
+        publisher.set_policy(&config.policy, reflector, dir, clock.unix()).await?;
         let addresses = Addresses::new(public_url);
         match publisher.update_list(&store, &addresses, clock.unix()).await {
             // The published list stays in force, and the operator can revoke something.

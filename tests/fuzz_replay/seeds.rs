@@ -141,6 +141,7 @@ fn documents() -> Vec<Seed> {
         list_interval_seconds: 60,
         report_interval_seconds: 900,
         statement_keys: vec!["ab".repeat(32)],
+        reflector: None,
     };
     let empty = HotList { entries: vec![], ..list.clone() };
     let json = |value: &HotList| serde_json::to_vec(value).expect("a list serialises");

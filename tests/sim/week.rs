@@ -77,6 +77,7 @@ fn policy() -> Policy {
         list_interval_seconds: 600,
         report_interval_seconds: 3600,
         statement_keys: vec![],
+        reflector: None,
     }
 }
 

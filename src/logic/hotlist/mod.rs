@@ -5,7 +5,7 @@ mod list;
 mod policy;
 
 pub use list::{Entry, HotList, ListError, MAX_ENTRIES, MAX_LIST_BYTES};
-pub use policy::{MAX_POLICY_BYTES, Policy, PolicyError};
+pub use policy::{MAX_POLICY_BYTES, Policy, PolicyError, is_host_and_port};
 
 /// Names of the two targets in the TUF repository.
 pub const LIST_TARGET: &str = "hotlist.json";

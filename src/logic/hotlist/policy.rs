@@ -24,6 +24,9 @@ pub struct Policy {
     pub report_interval_seconds: u32,
     /// Ed25519 public keys (hex) that may sign statements.
     pub statement_keys: Vec<String>,
+    /// `host:port` of a reflector (docs/reflector.md), if the operator has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reflector: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +61,9 @@ impl Policy {
         if !(1..=24 * HOUR).contains(&policy.report_interval_seconds) {
             return Err(PolicyError::OutOfRange("report_interval_seconds"));
         }
+        if policy.reflector.as_deref().is_some_and(|reflector| !is_host_and_port(reflector)) {
+            return Err(PolicyError::OutOfRange("reflector"));
+        }
         Ok(policy)
     }
 
@@ -65,6 +71,16 @@ impl Policy {
     pub fn price(&self, class: &str) -> Micros {
         self.price_per_gb.get(class).copied().unwrap_or_default()
     }
+}
+
+/// The longest name that DNS knows, a colon and a port.
+const HOST_AND_PORT_BYTES_MAX: usize = 253 + 6;
+
+/// `hub.example:7071`, `192.0.2.1:7071` or `[2001:db8::1]:7071`.
+pub fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0) && !port.starts_with('+');
+    text.len() <= HOST_AND_PORT_BYTES_MAX && is_port && url::Host::parse(host).is_ok()
 }
 
 #[cfg(test)]
@@ -79,7 +95,15 @@ mod tests {
             list_interval_seconds: 60,
             report_interval_seconds: 900,
             statement_keys: vec![],
+            reflector: None,
         }
+    }
+
+    #[test]
+    fn a_policy_from_before_reflectors_is_read_and_written_as_it_was() {
+        let text = serde_json::to_string(&policy()).expect("serialises");
+        assert!(!text.contains("reflector"), "{text}");
+        assert_eq!(Policy::parse(text.as_bytes()), Ok(policy()));
     }
 
     #[test]
@@ -90,6 +114,8 @@ mod tests {
             ("currency", Policy { currency: "yuan".into(), ..policy() }),
             ("list_interval_seconds", Policy { list_interval_seconds: 0, ..policy() }),
             ("report_interval_seconds", Policy { report_interval_seconds: 90_000, ..policy() }),
+            ("reflector", Policy { reflector: Some("hub.example".into()), ..policy() }),
+            ("reflector", Policy { reflector: Some("a b:7".into()), ..policy() }),
         ] {
             assert_eq!(parse(&p), Err(PolicyError::OutOfRange(field)));
         }

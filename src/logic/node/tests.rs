@@ -125,6 +125,7 @@ fn policy() -> Policy {
         list_interval_seconds: 60,
         report_interval_seconds: 900,
         statement_keys: vec![],
+        reflector: None,
     }
 }
 
