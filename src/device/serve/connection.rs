@@ -78,6 +78,15 @@ pub(super) struct Connection {
     retransmitted_bytes_booked: u64,
     /// Not yet handed to the books.
     usage: Usage,
+    /// How far its stream had got when it was last measured.
+    measured: OnWire,
+}
+
+/// How far a stream has got, in bytes on the wire.
+#[derive(Clone, Copy, Default)]
+pub(super) struct OnWire {
+    pub sent_bytes: u64,
+    pub acknowledged_bytes: u64,
 }
 
 /// How far reading got.
@@ -135,6 +144,7 @@ impl Connection {
             stream_bytes_told: 0,
             retransmitted_bytes_booked: 0,
             usage: Usage::default(),
+            measured: OnWire::default(),
             stream,
         }
     }
@@ -385,6 +395,33 @@ impl Connection {
             let unacknowledged = sys::unacknowledged_bytes(&self.stream).unwrap_or(u64::MAX);
             self.usage.payload_bytes += self.session.deliveries().settle(unacknowledged);
         }
+    }
+
+    /// What the kernel has sent, and what the peer's has acknowledged, since the last call; and whether
+    /// some of what was written waits for either.
+    pub fn measure(&mut self) -> (OnWire, bool) {
+        let written = self.session.deliveries().written();
+        let done = |left: &io::Result<u64>| {
+            let left = left.as_ref().map_or(written, |bytes| *bytes);
+            self.cost.of_stretch(written.saturating_sub(left))
+        };
+        let unacknowledged = sys::unacknowledged_bytes(&self.stream);
+        let before = self.measured;
+        // A socket that does not answer any more has not taken anything back.
+        self.measured = OnWire {
+            sent_bytes: done(&sys::unsent_bytes(&self.stream)).max(before.sent_bytes),
+            acknowledged_bytes: done(&unacknowledged).max(before.acknowledged_bytes),
+        };
+        let since = OnWire {
+            sent_bytes: self.measured.sent_bytes - before.sent_bytes,
+            acknowledged_bytes: self.measured.acknowledged_bytes - before.acknowledged_bytes,
+        };
+        (since, unacknowledged.is_ok_and(|bytes| bytes > 0))
+    }
+
+    pub fn peer(&self) -> Option<IpAddr> {
+        let peer = self.stream.peer_addr().ok()?;
+        Some(peer.ip().to_canonical())
     }
 
     /// Usage since the last call. Settle first.

@@ -14,22 +14,27 @@ mod files;
 mod interfaces;
 mod lan;
 mod pipe;
+mod remote;
 mod sys;
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
         mpsc,
     },
     thread,
+    time::Instant,
 };
 
+use parking_lot::Mutex;
+
 use self::engine::Request;
+pub use self::remote::Remote;
 pub use crate::logic::{
     governor::{Allowance, Prefix},
     wire::Servable,
@@ -84,6 +89,22 @@ pub enum ServeCommand {
     /// The household's own peers get nothing, or as much as they can take: no limit but this one
     /// concerns them.
     PauseLan(bool),
+    /// From now on publishes how serving goes, 50 times a second while somebody is served. `alarm` is
+    /// called on the engine's thread when serving begins; it must not block.
+    Measure { alarm: Box<dyn Fn() + Send> },
+}
+
+/// How serving to the WAN goes; totals since it was first asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    pub at: Instant,
+    /// By the kernel, for the first time: without what it repeats.
+    pub sent_wire_bytes_total: u64,
+    pub acknowledged_wire_bytes_total: u64,
+    pub peers_want_more: bool,
+    pub peers_unchoked: u32,
+    /// One that is served.
+    pub peer: Option<IpAddr>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +142,7 @@ struct SharedStats {
     lan_egress_wire_bytes: AtomicU64,
     metadata_requests: AtomicU64,
     connections_refused: AtomicU64,
+    measured: Mutex<Option<Measured>>,
 }
 
 impl Engine {
@@ -161,6 +183,11 @@ impl Engine {
         let (reply, answer) = mpsc::sync_channel(1);
         self.request(Request::TakeUsage(reply));
         answer.recv().unwrap_or_default()
+    }
+
+    /// For another thread that has something to say to the engine.
+    pub fn remote(&self) -> Remote {
+        Remote::new(self.requests.clone(), self.waker.clone(), self.stats.clone())
     }
 
     pub fn stats(&self) -> ServeStats {

@@ -13,6 +13,21 @@ nix::ioctl_read_bad!(
     nix::libc::c_int
 );
 
+nix::ioctl_read_bad!(
+    /// SIOCOUTQNSD of linux/sockios.h.
+    siocoutqnsd,
+    0x894B,
+    nix::libc::c_int
+);
+
+/// Bytes of the stream that the kernel has not sent yet.
+pub fn unsent_bytes(socket: &impl AsRawFd) -> io::Result<u64> {
+    let mut bytes = 0;
+    // SAFETY: as in `unacknowledged_bytes`.
+    unsafe { siocoutqnsd(socket.as_raw_fd(), &mut bytes) }?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
 /// Bytes of the stream that the kernel holds for the peer and the peer's kernel has not acknowledged.
 /// Still answers after a reset: what was acknowledged before it stays acknowledged.
 pub fn unacknowledged_bytes(socket: &impl AsRawFd) -> io::Result<u64> {

@@ -156,6 +156,10 @@ impl Choker {
         }
     }
 
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.slots).unwrap_or(u32::MAX)
+    }
+
     /// Fewer slots choke those first who have held theirs longest; they keep the first places in
     /// the queue. Without any slot nobody stays unchoked.
     pub fn set_slots(&mut self, slots: u32, now: Monotonic) {

@@ -34,6 +34,13 @@ impl WireCost {
         }
     }
 
+    /// Wire bytes of a long stretch of a stream, in full segments.
+    pub fn of_stretch(self, stream_bytes: u64) -> u64 {
+        let headers = u128::from(stream_bytes) * u128::from(self.segment_header_bytes)
+            / u128::from(self.segment_payload_bytes);
+        stream_bytes.saturating_add(u64::try_from(headers).unwrap_or(u64::MAX))
+    }
+
     /// Wire bytes of `stream_bytes` that are written in one go.
     pub fn of(self, stream_bytes: u64) -> u64 {
         let segments = stream_bytes.div_ceil(u64::from(self.segment_payload_bytes));
@@ -59,6 +66,7 @@ mod tests {
         assert_eq!(v4.of(0), 0);
         assert_eq!(v4.of(1), 53);
         assert_eq!(v4.of(1448), 1500);
+        assert_eq!(v4.of_stretch(144_800), 150_000);
         assert_eq!(v4.stream_part(15_000), 14_480);
         let v6 = to("2001:db8::1", Some(1428));
         assert_eq!(v6.of(1429), 1429 + 2 * 72);

@@ -4,6 +4,7 @@
 mod admission;
 mod books;
 mod lan;
+mod measure;
 mod outreach;
 mod pacing;
 mod sending;
@@ -23,7 +24,7 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener};
 use rand::{SeedableRng, rngs::StdRng};
 
-use self::pacing::Shares;
+use self::{measure::Measure, pacing::Shares};
 use super::{
     OpenContent, ServeCommand, ServeSettings, SharedStats,
     connection::{Connection, ReadEnd, SCRATCH_BYTES},
@@ -114,6 +115,8 @@ pub(super) struct Loop {
     deadlines: Deadlines,
     usage: BTreeMap<(Infohash, PeerClass), Usage>,
     stats: Arc<SharedStats>,
+    /// Since auto mode has asked for it.
+    measure: Option<Measure>,
 }
 
 impl Loop {
@@ -177,6 +180,7 @@ impl Loop {
             deadlines: Deadlines::default(),
             usage: BTreeMap::new(),
             stats,
+            measure: None,
         };
         Ok((engine, waker))
     }
@@ -221,6 +225,7 @@ impl Loop {
             let answers: Vec<_> =
                 asked.into_iter().map(|reply| (reply, self.take_usage())).collect();
             self.publish();
+            self.measure(now);
             for (reply, usage) in answers {
                 drop(reply.send(usage));
             }
@@ -282,6 +287,7 @@ impl Loop {
             self.deadlines.next(),
             self.choker.poll_timeout(),
             self.accept_retry_at,
+            self.measure_at(),
             self.call_at(),
         ];
         let next = waits.into_iter().flatten().min()?;
@@ -336,10 +342,11 @@ impl Loop {
             ServeCommand::SetAllowance(allowance) => {
                 let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
-                self.choker.set_slots(slots_for(allowance), now);
                 self.admission.set_allowance(allowance);
+                self.set_slots(now);
                 self.shares.handle_change();
             }
+            ServeCommand::Measure { alarm } => self.begin_to_measure(alarm),
             ServeCommand::Named { infohash, leechers } => self.hear_of(infohash, &leechers, now),
             ServeCommand::PauseLan(paused) => self.pause_lan(paused, now),
         }
