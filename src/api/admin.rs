@@ -73,6 +73,8 @@ pub struct Status {
     pub egress_bytes_per_second_allowed: u64,
     /// The rule that says so.
     pub allowance_reason: Reason,
+    /// What auto mode believes that the line carries, once it knows.
+    pub line_bytes_per_second: Option<u64>,
     /// Wire bytes per second, oldest first, one value a second, 60 at most.
     pub egress_history: Vec<u64>,
     /// To peers in the household, which no limit concerns and nobody pays.

@@ -45,13 +45,39 @@ pub struct HubLink {
 #[serde(deny_unknown_fields, default)]
 pub struct Serve {
     pub listen: Vec<SocketAddr>,
-    pub egress_bytes_per_second_max: u64,
+    /// Without one, `Auto` if there is no limit either.
+    pub mode: Option<Mode>,
+    pub egress_bytes_per_second_max: Option<u64>,
+    pub wan_interface: String,
     pub connections_max: u32,
     pub connections_per_ip_max: u32,
     pub connections_per_content_max: u32,
     /// Detected, if absent.
     pub lan_prefixes: Option<Vec<String>>,
 }
+
+/// Who finds out how much may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    Auto,
+    /// The owner has said it.
+    Fixed,
+}
+
+/// What `serve.mode` and the limit come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Egress {
+    pub is_auto: bool,
+    pub bytes_per_second_max: u64,
+    /// In auto mode, while it cannot measure.
+    pub unmeasured_bytes_per_second: u64,
+}
+
+/// 10 Mbit/s: the least that a line sold these days is likely to carry.
+const UNMEASURED_BYTES_PER_SECOND: u64 = 1_250_000;
+/// From here on there is no limit.
+const NO_LIMIT_BYTES_PER_SECOND: u64 = 1_250_000_000;
 
 /// The owner's week; each day is 24 characters, one an hour.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -75,6 +101,8 @@ pub struct Caps {
     pub egress_bytes_per_month_max: u64,
     pub egress_to_ingress_max_24_hours: u32,
     pub egress_to_ingress_max_30_days: u32,
+    pub line_egress_to_ingress_max_24_hours: u32,
+    pub line_egress_to_ingress_max_30_days: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -118,7 +146,9 @@ impl Default for Serve {
                 "0.0.0.0:6881".parse().expect("a constant"),
                 "[::]:6881".parse().expect("a constant"),
             ],
-            egress_bytes_per_second_max: 1_250_000,
+            mode: None,
+            egress_bytes_per_second_max: None,
+            wan_interface: "auto".into(),
             connections_max: 500,
             connections_per_ip_max: 16,
             connections_per_content_max: 400,
@@ -128,6 +158,52 @@ impl Default for Serve {
 }
 
 impl Serve {
+    /// A limit alone is all that holds, as its owner expects; in auto mode it is the most.
+    pub fn egress(&self) -> Egress {
+        let limit = self.egress_bytes_per_second_max;
+        let is_auto = self.mode.map_or(limit.is_none(), |mode| mode == Mode::Auto);
+        let none = if is_auto { NO_LIMIT_BYTES_PER_SECOND } else { UNMEASURED_BYTES_PER_SECOND };
+        Egress {
+            is_auto,
+            bytes_per_second_max: limit.unwrap_or(none),
+            unmeasured_bytes_per_second: limit.unwrap_or(UNMEASURED_BYTES_PER_SECOND),
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.listen.is_empty() {
+            return Err(
+                "serve.listen is empty: name at least one address, such as \"0.0.0.0:6881\"".into(),
+            );
+        }
+        if self.egress_bytes_per_second_max.is_some_and(|limit| limit < 1024) {
+            return Err("serve.egress_bytes_per_second_max is under 1024: to stop serving, pause on the admin page".into());
+        }
+        if self.mode == Some(Mode::Fixed) && self.egress_bytes_per_second_max.is_none() {
+            return Err("serve.mode is \"fixed\", but there is no limit: set serve.egress_bytes_per_second_max, or take \"auto\"".into());
+        }
+        let name = &self.wan_interface;
+        if name.is_empty() || name.len() > 15 || name.contains(['/', ' ', '.']) {
+            return Err(format!(
+                "serve.wan_interface is {name:?}: it must be \"auto\", \"none\" or an interface's name, such as \"wan0\""
+            ));
+        }
+        for (name, max) in [
+            ("connections_max", self.connections_max),
+            ("connections_per_ip_max", self.connections_per_ip_max),
+            ("connections_per_content_max", self.connections_per_content_max),
+        ] {
+            if !CONNECTIONS.contains(&max) {
+                return Err(format!(
+                    "serve.{name} is {max}: it must be from {} to {}",
+                    CONNECTIONS.start(),
+                    CONNECTIONS.end()
+                ));
+            }
+        }
+        self.settle_lan().map(drop)
+    }
+
     /// The networks that the owner calls the household's, or one sentence on what to change.
     pub fn settle_lan(&self) -> Result<Option<Vec<Prefix>>, String> {
         let Some(texts) = &self.lan_prefixes else { return Ok(None) };
@@ -198,6 +274,15 @@ impl Caps {
         };
         (caps, asymmetry)
     }
+
+    /// Of the whole line.
+    pub fn line_asymmetry(&self) -> Asymmetry {
+        let ratio = |max| Some(max).filter(|max| *max > 0);
+        Asymmetry {
+            ratio_max_24_hours: ratio(self.line_egress_to_ingress_max_24_hours),
+            ratio_max_30_days: ratio(self.line_egress_to_ingress_max_30_days),
+        }
+    }
 }
 
 impl Default for Cache {
@@ -219,28 +304,7 @@ impl Settings for DeviceConfig {
     const DEFAULT_TOML: &'static str = include_str!("device.toml");
 
     fn check(&self) -> Result<(), String> {
-        if self.serve.listen.is_empty() {
-            return Err(
-                "serve.listen is empty: name at least one address, such as \"0.0.0.0:6881\"".into(),
-            );
-        }
-        if self.serve.egress_bytes_per_second_max < 1024 {
-            return Err("serve.egress_bytes_per_second_max is under 1024: to stop serving, pause on the admin page".into());
-        }
-        for (name, max) in [
-            ("connections_max", self.serve.connections_max),
-            ("connections_per_ip_max", self.serve.connections_per_ip_max),
-            ("connections_per_content_max", self.serve.connections_per_content_max),
-        ] {
-            if !CONNECTIONS.contains(&max) {
-                return Err(format!(
-                    "serve.{name} is {max}: it must be from {} to {}",
-                    CONNECTIONS.start(),
-                    CONNECTIONS.end()
-                ));
-            }
-        }
-        self.serve.settle_lan()?;
+        self.serve.check()?;
         self.schedule.settle()?;
         match &self.hub.url {
             Some(url) if !matches!(url.scheme(), "http" | "https") => {
@@ -287,6 +351,8 @@ mod tests {
             "[serve]\negress_bytes_per_second_max = 3",
             "[serve]\nconnections_max = 0",
             "[serve]\nconnections_per_content_max = 1000000",
+            "[serve]\nmode = \"fixed\"",
+            "[serve]\nwan_interface = \"../eth0\"",
             "[hub]\nurl = \"ftp://x/\"",
             "[schedule]\nutc_offset_minutes = 900",
             "[schedule]\nfriday = \"FFFF\"",
@@ -297,6 +363,25 @@ mod tests {
         ] {
             assert!(matches!(parse(bad), Err(ConfigError::Invalid { .. })), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_unknown_mode_is_refused_with_those_that_there_are() {
+        let error = parse("[serve]\nmode = \"fast\"").expect_err("refused").to_string();
+        assert!(error.contains("auto") && error.contains("fixed"), "{error}");
+    }
+
+    #[test]
+    fn a_limit_alone_is_fixed_and_no_limit_is_auto() {
+        let egress = |text: &str| parse(text).expect("parses").serve.egress();
+        let auto = egress("");
+        assert!(auto.is_auto && auto.bytes_per_second_max == NO_LIMIT_BYTES_PER_SECOND);
+        assert_eq!(auto.unmeasured_bytes_per_second, UNMEASURED_BYTES_PER_SECOND);
+        let fixed = egress("[serve]\negress_bytes_per_second_max = 5000");
+        assert_eq!((fixed.is_auto, fixed.bytes_per_second_max), (false, 5000));
+        let both = egress("[serve]\nmode = \"auto\"\negress_bytes_per_second_max = 5000");
+        assert_eq!((both.is_auto, both.bytes_per_second_max), (true, 5000));
+        assert_eq!(both.unmeasured_bytes_per_second, 5000);
     }
 
     #[test]

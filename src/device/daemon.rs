@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    auto::Auto,
     books::Books,
     clock::Clock,
     lan::LanService,
@@ -55,6 +56,7 @@ pub(super) mod setting {
     pub const PAUSED_UNTIL: &str = "paused_until";
     pub const LIST: &str = "hot_list";
     pub const POLICY: &str = "policy";
+    pub const LINE_TRAFFIC: &str = "line_traffic";
     pub const LIST_VALID_UNTIL: &str = "hot_list_valid_until";
 }
 
@@ -78,6 +80,8 @@ pub struct Daemon {
     pub(super) config: DeviceConfig,
     pub(super) clock: Clock,
     pub(super) node: Node<StdRng>,
+    /// Before the engine, which it speaks to: it stops first.
+    pub(super) auto: Option<Auto>,
     pub(super) engine: Engine,
     /// Told by the engine when peers come after there were none.
     pub(super) engine_awake: Arc<Notify>,
@@ -171,9 +175,10 @@ impl Daemon {
                 }
                 Command::Serve(infohash) => self.serve(infohash),
                 Command::Evict(infohash) => self.evict(infohash),
-                Command::SetAllowance(allowance) => {
-                    self.engine.send(ServeCommand::SetAllowance(allowance));
-                }
+                Command::SetAllowance(allowance) => match &self.auto {
+                    Some(auto) => auto.set_ceiling(allowance),
+                    None => self.engine.send(ServeCommand::SetAllowance(allowance)),
+                },
                 Command::Announce { entry, event } => self.announce(entry, event),
                 Command::Report => self.report(now),
             }
@@ -189,6 +194,12 @@ impl Daemon {
                 self.node.handle_event(event, now);
                 if list_changed {
                     self.weigh_all();
+                }
+                self.look_up_destinations();
+            }
+            Message::Destinations(destinations) => {
+                if let Some(auto) = &self.auto {
+                    auto.set_destinations(destinations);
                 }
             }
             Message::Contact(topic, Ok(server_time)) => {
@@ -266,29 +277,6 @@ impl Daemon {
             }
             changed
         });
-    }
-
-    /// Tells the governor what went over the line, and keeps what was filled for the next start.
-    fn count(&mut self, now: Now) {
-        let stats = self.engine.stats();
-        // The engine counts who waits only while somebody is served.
-        let waiting = stats.peers_waiting.min(stats.peers_unchoked);
-        let counters = self.line.counters(stats.egress_wire_bytes_total, waiting);
-        self.node.handle_event(Event::Counted(counters), now);
-        let allowance = self.node.snapshot().allowance;
-        self.lan.heed(allowance.pause, &self.engine);
-        let reason = allowance.ruling.reason;
-        if std::mem::replace(&mut self.reason, reason) != reason {
-            tracing::info!("what may leave has changed: {reason}");
-        }
-        if let Some((hour, bytes)) = self.line.take_due(now) {
-            let store = self.context.store.clone();
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = store.add_ingress(hour, bytes) {
-                    tracing::error!("cannot keep what was filled for the next start: {error}");
-                }
-            });
-        }
     }
 
     fn flush(&mut self) {
@@ -475,6 +463,7 @@ impl Daemon {
             hub_url: hub_url(&self.config),
             last_contact: self.last_contact,
             hub_problem: self.hub_problems.values().next().cloned(),
+            line_problem: self.auto.as_ref().and_then(|auto| auto.view().problem),
             store_problem: self.store_problem.clone(),
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,
@@ -506,6 +495,7 @@ impl Daemon {
             }
         }
         let (hour, terms) = (self.hour(), self.terms());
+        drop(self.auto.take());
         let mut deltas = self.unsaved;
         deltas.extend(self.engine.stop());
         if let Message::FlushFailed { problem, .. } = save(&self.context.store, hour, deltas) {
@@ -515,6 +505,11 @@ impl Daemon {
             && let Err(error) = self.context.store.add_ingress(hour, bytes)
         {
             tracing::error!("cannot keep what was filled for the next start: {error}");
+        }
+        if let Some(hours) = self.line.hours(self.node.line_traffic())
+            && let Err(error) = self.context.store.set_setting(setting::LINE_TRAFFIC, &hours)
+        {
+            tracing::error!("cannot keep what the line carried for the next start: {error}");
         }
         let goodbyes = self.node.goodbyes().into_iter().map(|entry| {
             let uploaded = self.context.store.egress(entry.infohash).payload_bytes;

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use super::store::{Store, StoreError};
+use super::{
+    gateway::InterfaceCounters,
+    store::{Store, StoreError},
+};
 use crate::logic::{
     governor::allowance::{Counters, Flow, HOURS_KEPT, Traffic},
     now::{Monotonic, Now, UtcHour, WallTime},
@@ -13,14 +16,46 @@ use crate::logic::{
 /// ratio's better side, which errs towards serving less.
 const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A month of the whole line is some 30 KB.
+const SAVE_LINE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What the whole line sent and received in an hour.
+pub type Hour = (UtcHour, u64, u64);
+
 #[derive(Default)]
 pub struct Line {
     ingress_bytes_total: u64,
     unsaved_ingress_bytes: u64,
     saved_at: Option<Monotonic>,
+    /// Of the home's router, while a rule asks for them.
+    interface: Option<InterfaceCounters>,
+    interface_saved_at: Option<Monotonic>,
 }
 
 impl Line {
+    pub fn with_interface(interface: Option<InterfaceCounters>) -> Line {
+        Line { interface, ..Line::default() }
+    }
+
+    /// What the whole line has carried, when it is to be written now.
+    pub fn take_due_hours(&mut self, traffic: &Traffic, now: Now) -> Option<Vec<Hour>> {
+        let early = |then: Monotonic| now.monotonic.saturating_since(then) < SAVE_LINE_INTERVAL;
+        if self.interface_saved_at.is_none() {
+            self.interface_saved_at = Some(now.monotonic);
+        }
+        if self.interface.is_none() || self.interface_saved_at.is_some_and(early) {
+            return None;
+        }
+        self.interface_saved_at = Some(now.monotonic);
+        self.hours(traffic)
+    }
+
+    /// The same, due or not: at stop.
+    pub fn hours(&self, traffic: &Traffic) -> Option<Vec<Hour>> {
+        self.interface.as_ref()?;
+        Some(traffic.hours().map(|(hour, f)| (hour, f.egress_bytes, f.ingress_bytes)).collect())
+    }
+
     pub fn filled(&mut self, bytes: u64) {
         self.ingress_bytes_total += bytes;
         self.unsaved_ingress_bytes += bytes;
@@ -31,6 +66,12 @@ impl Line {
             egress_bytes_total,
             ingress_bytes_total: self.ingress_bytes_total,
             peers_waiting,
+            line: self
+                .interface
+                .as_ref()
+                .and_then(|interface| interface.read().ok())
+                .map(|bytes| Flow { egress_bytes: bytes.sent, ingress_bytes: bytes.received }),
+            auto: None,
         }
     }
 
@@ -51,6 +92,15 @@ impl Line {
         let bytes = std::mem::take(&mut self.unsaved_ingress_bytes);
         (bytes > 0).then_some((hour, bytes))
     }
+}
+
+/// As [`Line::hours`] gave them.
+pub fn line_traffic(hours: Vec<Hour>) -> Traffic {
+    let mut traffic = Traffic::default();
+    for (hour, egress_bytes, ingress_bytes) in hours {
+        traffic.add_hour(hour, Flow { egress_bytes, ingress_bytes });
+    }
+    traffic
 }
 
 /// The ledger's word on the hours that any rule looks at.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 
-use super::{serve::Servable, swarm::FillSource};
+use super::{gateway::Destinations, serve::Servable, swarm::FillSource};
 use crate::{
     api::{
         admin::{PauseRequest, Status},
@@ -56,6 +56,8 @@ pub enum Message {
     },
     Settled(Statement),
     Owner(Wish, Answer),
+    /// Where the hub and its reflector are, for auto mode.
+    Destinations(Destinations),
 }
 
 /// What the owner wants, and where to answer.

@@ -1,11 +1,14 @@
 //! Shell of `larderd`: reads its configuration, wires the adapters to the pure node, runs until
-//! told to stop. The adapters (`serve`, `store`, `swarm`, `upstream`, `admin`) do not know each
-//! other; they meet in `start`, `daemon`, `tasks` and `owner`.
+//! told to stop. The adapters (`serve`, `gateway`, `store`, `swarm`, `upstream`, `admin`) do not
+//! know each other; they meet in `start`, `daemon`, `auto`, `tasks` and `owner`.
 
 pub mod admin;
+mod auto;
 mod books;
 mod clock;
+mod counting;
 mod daemon;
+pub mod gateway;
 mod identity;
 mod lan;
 mod line;

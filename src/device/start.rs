@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     admin::{self, AdminSettings},
+    auto::{self, Auto},
     books::Books,
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
@@ -119,6 +120,8 @@ impl Daemon {
             serve_settings(&config, &identity, listeners, peer, engine_awake.clone()),
             Box::new(StoredContent(store.clone())),
         )?;
+        let is_auto = config.serve.egress().is_auto;
+        let auto = is_auto.then(|| Auto::start(&config, &engine)).transpose()?;
         let (messages, inbox) = mpsc::channel(INBOX);
         let (status, seen) = watch::channel(empty_status(&config));
         let admin_url = start_admin(&config, &store, messages.clone(), seen).await?;
@@ -137,11 +140,15 @@ impl Daemon {
             holdings: holdings(&context.store)?,
             clock,
             node,
+            auto,
             engine,
             engine_awake,
             context,
             inbox,
-            line: Line::default(),
+            line: Line::with_interface(match config.caps.line_asymmetry().is_trivial() {
+                true => None,
+                false => auto::wan_interface(&config).open(),
+            }),
             reason: Reason::Limit,
             history: EgressHistory::default(),
             lan: LanService::default(),
@@ -157,6 +164,7 @@ impl Daemon {
             peer_port: peer.port(),
             config,
         };
+        daemon.look_up_destinations();
         daemon.tick();
         let endpoints = DeviceEndpoints { pid: std::process::id(), peer, admin_url };
         write_endpoints(&daemon.config.data_dir, &endpoints)?;
@@ -235,7 +243,7 @@ fn node(
     };
     let limit = store.setting::<u64>(setting::LIMIT)?;
     let allowance = allowance::Settings {
-        egress_bytes_per_second_max: limit.unwrap_or(config.serve.egress_bytes_per_second_max),
+        egress_bytes_per_second_max: limit.unwrap_or(config.serve.egress().bytes_per_second_max),
         pause: match store.setting::<Option<u64>>(setting::PAUSED_UNTIL)?.flatten() {
             None => Pause::Off,
             Some(u64::MAX) => Pause::UntilResumed,
@@ -253,6 +261,7 @@ fn node(
         quota_bytes: config.cache.quota_bytes,
         enrolled: store.setting::<bool>(setting::ENROLLED)?.unwrap_or(false),
         allowance,
+        line_traffic: line::line_traffic(store.setting(setting::LINE_TRAFFIC)?.unwrap_or_default()),
     };
     let stored = store.contents()?.into_iter().map(|c| Stored {
         infohash: c.infohash,
@@ -273,7 +282,8 @@ fn configured_allowance(config: &DeviceConfig) -> allowance::Settings {
         schedule: config.schedule.settle().expect(CHECKED),
         caps,
         asymmetry,
-        ..allowance::Settings::with_limit(config.serve.egress_bytes_per_second_max)
+        line_asymmetry: config.caps.line_asymmetry(),
+        ..allowance::Settings::with_limit(config.serve.egress().bytes_per_second_max)
     }
 }
 
@@ -417,6 +427,7 @@ fn empty_status(config: &DeviceConfig) -> Status {
         hub_url: hub_url(config),
         last_contact: None,
         hub_problem: None,
+        line_problem: None,
         store_problem: None,
         reports_pending: 0,
         reported_bytes: 0,

@@ -78,6 +78,8 @@ pub struct Sources<'a> {
     pub hub_url: String,
     pub last_contact: Option<UnixSeconds>,
     pub hub_problem: Option<String>,
+    /// Of auto mode.
+    pub line_problem: Option<String>,
     pub store_problem: Option<String>,
     pub reports_pending: u64,
     pub reported_bytes: u64,
@@ -125,6 +127,7 @@ pub fn status(s: Sources<'_>) -> Status {
         egress_bytes_per_second_max: allowance.egress_bytes_per_second_max,
         egress_bytes_per_second_allowed: allowance.ruling.egress_bytes_per_second,
         allowance_reason: allowance.ruling.reason,
+        line_bytes_per_second: allowance.line_bytes_per_second,
         egress_history: s.history.values(),
         lan_egress_bytes_per_second: s.lan_egress_bytes_per_second,
         peers_connected: s.peers_connected,
@@ -148,7 +151,8 @@ pub fn status(s: Sources<'_>) -> Status {
 
 /// The first thing that someone should do something about.
 fn problem(s: &Sources<'_>, contents: &[ContentView]) -> Option<String> {
-    s.store_problem.clone().or_else(|| s.hub_problem.clone()).or_else(|| {
+    let first = s.store_problem.clone().or_else(|| s.hub_problem.clone());
+    first.or_else(|| s.line_problem.clone()).or_else(|| {
         contents.iter().find_map(|c| Some(format!("{}: {}", c.name, c.problem.as_ref()?)))
     })
 }

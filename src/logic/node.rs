@@ -106,6 +106,8 @@ pub struct Settings {
     pub quota_bytes: u64,
     pub enrolled: bool,
     pub allowance: allowance::Settings,
+    /// What the line carried before the restart.
+    pub line_traffic: Traffic,
 }
 
 /// A content as the store found it at start.
@@ -185,7 +187,8 @@ impl<R: Rng> Node<R> {
             fetch: Task::due_at(start),
             report: Task::due_at(start),
             fill_running: None,
-            governor: Governor::new(settings.allowance, traffic, now),
+            governor: Governor::new(settings.allowance, traffic, now)
+                .with_line(settings.line_traffic, now),
             quota_bytes: settings.quota_bytes,
             enrolled: settings.enrolled,
             rng,
@@ -322,6 +325,10 @@ impl<R: Rng> Node<R> {
             contents: held.chain(refused).collect(),
             allowance: self.governor.snapshot(),
         }
+    }
+
+    pub fn line_traffic(&self) -> &Traffic {
+        self.governor.line()
     }
 
     pub fn list(&self) -> Option<&HotList> {

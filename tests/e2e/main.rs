@@ -1,11 +1,14 @@
 //! Whole programs with real clients: the binaries as an operator and an owner would run them,
 //! aria2c and Transmission as the peers. Everything on loopback, in folders of its own.
 
+mod auto;
 mod bad_input;
 mod caps;
 mod clients;
 mod demo;
+mod gateway;
 mod harness;
 mod home;
 mod kill;
 mod preload;
+mod world;

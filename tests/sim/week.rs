@@ -352,6 +352,7 @@ fn node(stored: &BTreeMap<Infohash, Bitfield>, day: u64, now: Now) -> Node<Small
         quota_bytes: QUOTA_BYTES,
         enrolled: true,
         allowance: allowance::Settings::with_limit(2_500_000),
+        line_traffic: allowance::Traffic::default(),
     };
     let stored = stored.iter().map(|(infohash, have)| Stored {
         infohash: *infohash,

@@ -40,6 +40,7 @@ function serving() {
     egress_bytes_per_second_max: 2_500_000,
     egress_bytes_per_second_allowed: 2_500_000,
     allowance_reason: "limit",
+    line_bytes_per_second: null,
     egress_history,
     lan_egress_bytes_per_second: 0,
     peers_connected: 7,

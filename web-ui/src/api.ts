@@ -19,7 +19,9 @@ export type AllowanceReason =
   | "monthly_cap"
   | "asymmetry_slowed"
   | "asymmetry_stopped"
-  | "throttled";
+  | "throttled"
+  | "auto_line"
+  | "auto_household";
 
 export type Pause =
   | { pause: "off" }
@@ -83,6 +85,8 @@ export interface Status {
   /** What may leave right now; never more than the limit. */
   egress_bytes_per_second_allowed: number;
   allowance_reason: AllowanceReason;
+  /** What automatic mode believes that the line carries, once it knows. */
+  line_bytes_per_second: number | null;
   /** Oldest first, one value a second, 60 at most. */
   egress_history: number[];
   lan_egress_bytes_per_second: number;

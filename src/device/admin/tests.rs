@@ -206,6 +206,7 @@ fn status() -> Status {
         egress_bytes_per_second_max: 1_250_000,
         egress_bytes_per_second_allowed: 1_250_000,
         allowance_reason: Reason::Limit,
+        line_bytes_per_second: None,
         egress_history: vec![],
         lan_egress_bytes_per_second: 0,
         peers_connected: 0,

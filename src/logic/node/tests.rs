@@ -43,6 +43,7 @@ impl Bench {
             quota_bytes: QUOTA,
             enrolled: has_operator,
             allowance: allowance::Settings::with_limit(5000),
+            line_traffic: Traffic::default(),
         };
         let (traffic, rng) = (Traffic::default(), SmallRng::seed_from_u64(1));
         let node = Node::new(settings, traffic, stored, followed, rng, now);

@@ -52,6 +52,9 @@ export const en = {
   reason_monthly_cap: "This month's cap is used up. Serving resumes with the next month (UTC).",
   reason_asymmetry_slowed: "Sent is close to the ratio to fetched that you set: slowed down to {allowed}.",
   reason_asymmetry_stopped: "Sent has reached the ratio to fetched that you set. Serving resumes by itself.",
+  reason_auto_line: "Automatic: the line carries about {line}, and the device stays a little below it.",
+  reason_auto_line_unknown: "Automatic: the device is finding out what the line carries.",
+  reason_auto_household: "Automatic: the line carries about {line}, and your household is using it. Larder gives way: {allowed}.",
   reason_throttled:
     "The line carries far less than before; your provider may be slowing it down. The device waits and tries again by itself.",
 
@@ -82,6 +85,8 @@ export const en = {
   limit: "Limit",
   limit_label: "Most that Larder may send",
   limit_hint: "It holds for everything Larder sends, headers included. Your own traffic does not count.",
+  limit_none: "None",
+  limit_none_confirmed: "You have set no limit.",
   limit_confirmed: "The device keeps to {limit}.",
   limit_release: "Let go to set {limit}.",
   limit_setting: "Setting {limit} …",

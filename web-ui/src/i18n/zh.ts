@@ -49,6 +49,9 @@ export const zh: Messages = {
   reason_monthly_cap: "本月的流量上限已用完，下个月（UTC）自动恢复。",
   reason_asymmetry_slowed: "发送与获取之比接近您设定的上限，已降到 {allowed}。",
   reason_asymmetry_stopped: "发送与获取之比已达到您设定的上限，之后会自动恢复。",
+  reason_auto_line: "自动：线路约可承载 {line}，设备保持略低于此。",
+  reason_auto_line_unknown: "自动：设备正在测量线路能承载多少。",
+  reason_auto_household: "自动：线路约可承载 {line}，家里正在使用，Larder 已让路，降到 {allowed}。",
   reason_throttled: "线路突然比以前慢很多，可能被运营商限速。设备会等待，并自动重试。",
 
   earnings: "收益",
@@ -77,6 +80,8 @@ export const zh: Messages = {
   limit: "限速",
   limit_label: "Larder 最多可以发送",
   limit_hint: "包括协议开销在内，Larder 发送的一切都受此限制。您自己的上网流量不计在内。",
+  limit_none: "无",
+  limit_none_confirmed: "您没有设定上限。",
   limit_confirmed: "设备已按 {limit} 执行。",
   limit_release: "松开即设为 {limit}。",
   limit_setting: "正在设为 {limit}……",

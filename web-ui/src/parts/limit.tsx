@@ -5,6 +5,9 @@ import { rate } from "../format";
 import { useI18n } from "../i18n";
 import { bytesPerSecondAt, stopNearest, STOPS_MBIT } from "../limit-scale";
 
+/** 10 Gbit/s: from here on the device takes it for no limit. */
+const NO_LIMIT = 1_250_000_000;
+
 interface Props {
   /** Bytes per second, as the device last said. */
   confirmed: number;
@@ -26,8 +29,9 @@ export function LimitCard({ confirmed, onLimit }: Props) {
 
   const stop = wish?.stop ?? stopNearest(confirmed);
   const last = STOPS_MBIT.length - 1;
-  const shown = rate(wish ? bytesPerSecondAt(stop) : confirmed, locale);
-  const said = !wish ? "limit_confirmed" : wish.sent ? "limit_setting" : "limit_release";
+  const none = !wish && confirmed >= NO_LIMIT;
+  const shown = none ? t("limit_none") : rate(wish ? bytesPerSecondAt(stop) : confirmed, locale);
+  const said = none ? "limit_none_confirmed" : !wish ? "limit_confirmed" : wish.sent ? "limit_setting" : "limit_release";
   return (
     <section class="card limit" aria-labelledby="limit-title">
       <h2 id="limit-title">{t("limit")}</h2>

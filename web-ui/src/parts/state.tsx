@@ -27,6 +27,8 @@ export function StateSentence({ status, receivedAt }: Props) {
   const left = useSecondsLeft(status.pause, receivedAt);
   const reason = status.allowance_reason;
   const allowed = rate(status.egress_bytes_per_second_allowed, locale);
+  const line = status.line_bytes_per_second === null ? null : rate(status.line_bytes_per_second, locale);
+  const unknown = line === null && reason.startsWith("auto_");
   return (
     <section class={`card sentence state-${status.state}`} aria-labelledby="state-word">
       <h1 id="state-word">
@@ -41,7 +43,7 @@ export function StateSentence({ status, receivedAt }: Props) {
       {/* Why it is slower than the slider; a pause has said so already. */}
       {reason !== "limit" && reason !== "paused" && (
         <p class="says" data-testid="reason">
-          {t(`reason_${reason}` as Key, { allowed })}
+          {unknown ? t("reason_auto_line_unknown") : t(`reason_${reason}` as Key, { allowed, line: line ?? "" })}
         </p>
       )}
       {/* The device speaks English; its sentence says what to do. */}

@@ -38,7 +38,10 @@ pub struct Settings {
     pub pause: Pause,
     pub schedule: Schedule,
     pub caps: Caps,
+    /// Of what we move ourselves.
     pub asymmetry: Asymmetry,
+    /// Of the whole line, as its provider sees it; where its counters are known.
+    pub line_asymmetry: Asymmetry,
 }
 
 impl Settings {
@@ -50,6 +53,7 @@ impl Settings {
             schedule: Schedule::default(),
             caps: Caps::default(),
             asymmetry: Asymmetry::default(),
+            line_asymmetry: Asymmetry::default(),
         }
     }
 }
@@ -63,6 +67,22 @@ pub struct Counters {
     pub ingress_bytes_total: u64,
     /// Right now: peers that have asked for blocks which they do not have yet.
     pub peers_waiting: u32,
+    /// What the home's router has sent and received on the line, whoever's it is. It starts anew with the
+    /// router.
+    pub line: Option<Flow>,
+    /// Right now: what auto mode says, where it is on and can measure.
+    pub auto: Option<Auto>,
+}
+
+/// Auto mode's word. It is obeyed elsewhere, 50 times a second; here it is one rule among others, for
+/// people and for the rules that judge what was possible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Auto {
+    pub egress_bytes_per_second: u64,
+    /// What the line is believed to carry.
+    pub line_bytes_per_second: Option<u64>,
+    /// It makes room for the household.
+    pub gives_way: bool,
 }
 
 /// What holds, and which rule says so.
@@ -86,7 +106,9 @@ impl Ruling {
 pub struct Snapshot {
     pub egress_bytes_per_second_max: u64,
     pub pause: Pause,
+    /// Of all rules, auto mode's included.
     pub ruling: Ruling,
+    pub line_bytes_per_second: Option<u64>,
 }
 
 /// See the module's first lines.
@@ -94,27 +116,42 @@ pub struct Snapshot {
 pub struct Governor {
     settings: Settings,
     traffic: Traffic,
+    line: Traffic,
     throttling: Throttling,
     counters: Counters,
-    ruling: Ruling,
-    /// The ruling has changed since it was polled.
+    /// Of all rules but auto mode's, which moves below it.
+    ceiling: Ruling,
+    /// The ceiling has changed since it was polled.
     changed: bool,
 }
 
 impl Governor {
     /// `traffic` is what the ledger knows of the last [`HOURS_KEPT`] hours.
     pub fn new(settings: Settings, traffic: Traffic, now: Now) -> Governor {
-        let ruling = Ruling { egress_bytes_per_second: 0, reason: Reason::Limit };
+        let ceiling = Ruling { egress_bytes_per_second: 0, reason: Reason::Limit };
         let mut governor = Governor {
             settings,
             traffic,
+            line: Traffic::default(),
             throttling: Throttling::new(),
             counters: Counters::default(),
-            ruling,
+            ceiling,
             changed: true,
         };
         governor.rule(now);
         governor
+    }
+
+    /// What the line carried before the restart.
+    pub fn with_line(mut self, line: Traffic, now: Now) -> Governor {
+        self.line = line;
+        self.rule(now);
+        self
+    }
+
+    /// What the line carried, by the hour: to be kept for the next start.
+    pub fn line(&self) -> &Traffic {
+        &self.line
     }
 
     /// The owner moved the slider.
@@ -136,18 +173,21 @@ impl Governor {
             ingress_bytes: counters.ingress_bytes_total.saturating_sub(before.ingress_bytes_total),
         };
         self.traffic.add(flow, now.wall);
+        if let (Some(before), Some(line)) = (before.line, counters.line) {
+            self.line.add(line.since(before), now.wall);
+        }
         let seen = Seen {
             egress_bytes: flow.egress_bytes,
             peers_waiting: counters.peers_waiting,
-            allowed: self.ruling.egress_bytes_per_second,
+            allowed: self.possible(),
         };
         self.throttling.handle_seen(seen, now.monotonic);
         self.rule(now);
     }
 
-    /// The new allowance, once after each change.
+    /// What all rules but auto mode's allow, once after each change.
     pub fn poll_allowance(&mut self) -> Option<Allowance> {
-        std::mem::take(&mut self.changed).then(|| self.ruling.allowance())
+        std::mem::take(&mut self.changed).then(|| self.ceiling.allowance())
     }
 
     /// When a rule says something else without anything happening: the end of a pause or of a stop,
@@ -159,13 +199,13 @@ impl Governor {
         };
         let in_seconds = |seconds| now.monotonic + Duration::from_secs(seconds);
         let wall = now.wall.synced();
-        let Settings { schedule, caps, asymmetry, .. } = &self.settings;
+        let Settings { schedule, caps, asymmetry, line_asymmetry, .. } = &self.settings;
+        let counts_hours =
+            !caps.is_trivial() || !asymmetry.is_trivial() || !line_asymmetry.is_trivial();
         let local_hour = wall
             .filter(|_| !schedule.is_trivial())
             .map(|wall| in_seconds(schedule.seconds_to_next_hour(wall)));
-        let utc_hour = wall
-            .filter(|_| !caps.is_trivial() || !asymmetry.is_trivial())
-            .map(|wall| in_seconds(3600 - wall.0 % 3600));
+        let utc_hour = wall.filter(|_| counts_hours).map(|wall| in_seconds(3600 - wall.0 % 3600));
         let ends = [pause_end, self.throttling.poll_timeout(), local_hour, utc_hour];
         ends.into_iter().flatten().min()
     }
@@ -179,7 +219,26 @@ impl Governor {
         Snapshot {
             egress_bytes_per_second_max: self.settings.egress_bytes_per_second_max,
             pause: self.settings.pause,
-            ruling: self.ruling,
+            ruling: self.ruling(),
+            line_bytes_per_second: self.counters.auto.and_then(|auto| auto.line_bytes_per_second),
+        }
+    }
+
+    fn ruling(&self) -> Ruling {
+        let Some(auto) = self.counters.auto else { return self.ceiling };
+        if auto.egress_bytes_per_second >= self.ceiling.egress_bytes_per_second {
+            return self.ceiling;
+        }
+        let reason = if auto.gives_way { Reason::AutoHousehold } else { Reason::AutoLine };
+        Ruling { egress_bytes_per_second: auto.egress_bytes_per_second, reason }
+    }
+
+    /// What could have left if peers and line had wanted. What we leave to the household could not;
+    /// what auto mode takes for a slow line could, if the line were what it was.
+    fn possible(&self) -> u64 {
+        match self.counters.auto {
+            Some(auto) if auto.gives_way => self.ruling().egress_bytes_per_second,
+            _ => self.ceiling.egress_bytes_per_second,
         }
     }
 
@@ -201,16 +260,14 @@ impl Governor {
         }
         at_most(self.scheduled(limit, now));
         self.settings.caps.rates(&self.traffic, now.wall).for_each(&mut at_most);
-        self.settings
-            .asymmetry
-            .rate(limit, &self.traffic, now.wall)
-            .into_iter()
-            .for_each(&mut at_most);
+        let own = self.settings.asymmetry.rate(limit, &self.traffic, now.wall);
+        let line = self.settings.line_asymmetry.rate(limit, &self.line, now.wall);
+        own.into_iter().chain(line).for_each(&mut at_most);
         if self.throttling.is_stopped() {
             at_most((0, Reason::Throttled));
         }
-        self.changed |= ruling.allowance() != self.ruling.allowance();
-        self.ruling = ruling;
+        self.changed |= ruling.allowance() != self.ceiling.allowance();
+        self.ceiling = ruling;
     }
 
     fn scheduled(&self, limit: u64, now: Now) -> (u64, Reason) {

@@ -25,6 +25,10 @@ pub enum Reason {
     AsymmetryStopped,
     /// The line carries far less than it did.
     Throttled,
+    /// Auto mode: a little below what the line carries.
+    AutoLine,
+    /// Auto mode: the household uses the line.
+    AutoHousehold,
 }
 
 impl fmt::Display for Reason {
@@ -43,6 +47,8 @@ impl fmt::Display for Reason {
             Reason::AsymmetryStopped => {
                 "egress has reached the ratio to ingress that the owner has set"
             }
+            Reason::AutoLine => "auto mode stays a little below what the line carries",
+            Reason::AutoHousehold => "auto mode gives way: the household is using the line",
             Reason::Throttled => {
                 "the line carries far less than before, as if the provider throttled it; it is tried again later"
             }

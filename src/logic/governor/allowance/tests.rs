@@ -33,6 +33,72 @@ fn ruled(governor: &Governor) -> (u64, Reason) {
     (ruling.egress_bytes_per_second, ruling.reason)
 }
 
+#[test]
+fn the_whole_lines_ratio_counts_what_the_household_moves() {
+    let mut settings = Settings::with_limit(LIMIT);
+    settings.line_asymmetry.ratio_max_24_hours = Some(2);
+    let history = |egress_bytes, ingress_bytes| {
+        let mut line = Traffic::default();
+        line.add(Flow { egress_bytes, ingress_bytes }, synced(0).wall);
+        line
+    };
+    let governor = |line| {
+        Governor::new(settings.clone(), Traffic::default(), synced(0)).with_line(line, synced(0))
+    };
+    let ruling = |governor: &Governor| governor.snapshot().ruling;
+    assert_eq!(ruling(&governor(history(9 * GB, 9 * GB))).reason, Reason::Limit);
+    let mut governor = governor(history(9 * GB, 5 * GB));
+    assert_eq!(ruling(&governor).reason, Reason::AsymmetrySlowed);
+    let line = |egress_bytes, ingress_bytes| Counters {
+        line: Some(Flow { egress_bytes, ingress_bytes }),
+        ..Counters::default()
+    };
+    governor.handle_counters(line(7 * GB, GB), synced(1));
+    assert_eq!(ruling(&governor).reason, Reason::AsymmetrySlowed, "a first reading adds nothing");
+    governor.handle_counters(line(8 * GB, GB), synced(2));
+    assert_eq!(ruling(&governor).reason, Reason::AsymmetryStopped);
+    governor.handle_counters(line(0, 0), synced(3));
+    governor.handle_counters(line(0, 9 * GB), synced(4));
+    assert_eq!(ruling(&governor).reason, Reason::Limit, "the household has downloaded");
+}
+
+#[test]
+fn auto_mode_is_named_when_it_allows_least_and_does_not_move_the_ceiling() {
+    let mut governor = Governor::new(Settings::with_limit(LIMIT), Traffic::default(), synced(0));
+    assert!(governor.poll_allowance().is_some());
+    let auto = |egress_bytes_per_second, gives_way| Counters {
+        auto: Some(Auto { egress_bytes_per_second, line_bytes_per_second: Some(9), gives_way }),
+        ..Counters::default()
+    };
+    for (rate, gives_way, expected) in [
+        (LIMIT / 2, false, (LIMIT / 2, Reason::AutoLine)),
+        (LIMIT / 9, true, (LIMIT / 9, Reason::AutoHousehold)),
+        (2 * LIMIT, false, (LIMIT, Reason::Limit)),
+    ] {
+        governor.handle_counters(auto(rate, gives_way), synced(1));
+        let snapshot = governor.snapshot();
+        assert_eq!((snapshot.ruling.egress_bytes_per_second, snapshot.ruling.reason), expected);
+        assert_eq!(snapshot.line_bytes_per_second, Some(9));
+        assert_eq!(governor.poll_allowance(), None, "the ceiling is what it was");
+    }
+}
+
+/// What is left to the household is no collapse of the line.
+#[test]
+fn giving_way_for_hours_is_not_taken_for_throttling() {
+    let mut governor = Governor::new(Settings::with_limit(LIMIT), Traffic::default(), synced(0));
+    let mut total = 0;
+    for second in 1..7200 {
+        let gives_way = second > 600;
+        let rate = if gives_way { LIMIT / 100 } else { LIMIT };
+        total += rate;
+        let auto = Auto { egress_bytes_per_second: rate, line_bytes_per_second: None, gives_way };
+        let counters = Counters { peers_waiting: 9, auto: Some(auto), ..egress(total) };
+        governor.handle_counters(counters, synced(second));
+        assert_ne!(governor.snapshot().ruling.reason, Reason::Throttled, "after {second} s");
+    }
+}
+
 fn egress(egress_bytes_total: u64) -> Counters {
     Counters { egress_bytes_total, ..Counters::default() }
 }

@@ -13,6 +13,14 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Between two readings of a counter; nothing if it began anew in between.
+    pub fn since(self, before: Flow) -> Flow {
+        Flow {
+            egress_bytes: self.egress_bytes.saturating_sub(before.egress_bytes),
+            ingress_bytes: self.ingress_bytes.saturating_sub(before.ingress_bytes),
+        }
+    }
+
     pub fn add(&mut self, other: Flow) {
         self.egress_bytes = self.egress_bytes.saturating_add(other.egress_bytes);
         self.ingress_bytes = self.ingress_bytes.saturating_add(other.ingress_bytes);
@@ -29,6 +37,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// What is dated, oldest first.
+    pub fn hours(&self) -> impl Iterator<Item = (UtcHour, Flow)> {
+        self.hours.iter().map(|(hour, flow)| (*hour, *flow))
+    }
+
     /// From the ledger; lines of one hour add up.
     pub fn add_hour(&mut self, hour: UtcHour, flow: Flow) {
         self.hours.entry(hour).or_default().add(flow);
