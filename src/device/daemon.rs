@@ -227,14 +227,7 @@ impl Daemon {
                 self.engine.send(ServeCommand::Named { infohash, leechers });
             }
             Message::PieceVerified { infohash, piece, source, bytes } => {
-                self.engine.send(ServeCommand::Have { infohash, piece });
-                let holding = self.holdings.entry(infohash).or_default();
-                holding.held_bytes += bytes;
-                self.line.filled(bytes);
-                match source {
-                    FillSource::WebSeed => holding.web_seed_bytes += bytes,
-                    FillSource::Peer => holding.peer_bytes += bytes,
-                }
+                self.piece_verified(infohash, piece, source, bytes);
             }
             Message::Flushed(lines) => {
                 self.flushing = false;
@@ -328,6 +321,17 @@ impl Daemon {
         if let Err(error) = result {
             tracing::error!("cannot keep this for the next start: {error}");
             self.store_problem = Some(error.to_string());
+        }
+    }
+
+    fn piece_verified(&mut self, infohash: Infohash, piece: u32, source: FillSource, bytes: u64) {
+        self.engine.send(ServeCommand::Have { infohash, piece });
+        let holding = self.holdings.entry(infohash).or_default();
+        holding.held_bytes += bytes;
+        self.line.filled(bytes);
+        match source {
+            FillSource::WebSeed => holding.web_seed_bytes += bytes,
+            FillSource::Peer => holding.peer_bytes += bytes,
         }
     }
 

@@ -342,8 +342,8 @@ impl Loop {
             ServeCommand::SetAllowance(allowance) => {
                 let allowance = allowance.settled();
                 self.pacer.set_allowance(allowance, now);
-                self.set_slots(now);
                 self.admission.set_allowance(allowance);
+                self.set_slots(now);
                 self.shares.handle_change();
             }
             ServeCommand::Measure { alarm } => self.begin_to_measure(alarm),
