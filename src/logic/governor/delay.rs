@@ -37,6 +37,9 @@ const NOISE_PACKETS: u32 = 4;
 const PACKET_BYTES: u64 = 1500;
 /// Above the noise by this much, somebody waits.
 const QUEUE_MARGIN: Duration = Duration::from_millis(1);
+const NOISE_PACKETS_PROBING: u32 = 2;
+const QUEUE_MARGIN_PROBING: Duration = Duration::from_micros(500);
+const ECHOES_PROBING: usize = 2;
 /// How slowly the usual noise is learnt (a part of so many, each sample), and the most of it that is
 /// believed: beyond that it is no noise, whatever it is.
 const NOISE_MEMORY: u32 = 64;
@@ -87,7 +90,12 @@ const PROBE_GAP_LONGEST: Duration = Duration::from_secs(10);
 const DRAIN_TIME: Duration = Duration::from_millis(80);
 const DRAIN_TIMES_QUEUE: u32 = 6;
 const LOWER_INTERVAL: Duration = Duration::from_millis(30);
+/// A queue that went as soon as we made room and stays away for this long was ours. A household that
+/// begins to send leaves the line free for a moment, until its own window has grown.
+const OURS_TIME: Duration = Duration::from_millis(300);
 const CLIMB_INTERVAL: Duration = Duration::from_millis(250);
+/// Before the first step up: a household's window that has just filled the line makes no queue at first.
+const CLIMB_WAIT_FIRST: Duration = Duration::from_millis(400);
 /// Each time that climbing has met a queue, the next attempt waits twice as long, up to this.
 const CLIMB_WAIT_LONGEST: Duration = Duration::from_secs(2);
 /// An alarm whose queue is gone after one step and stays gone for this long was a false one.
@@ -157,6 +165,8 @@ pub struct DelayController {
     /// Added delay as it usually is in `Cruise`.
     noise: Duration,
     drain_time: Duration,
+    /// The added delay when the drain began.
+    drained_from: Duration,
     deliveries: VecDeque<(Monotonic, u64)>,
     busy: BusyPeriod,
     other_path: OtherPath,
@@ -191,13 +201,14 @@ impl DelayController {
             added: Duration::ZERO,
             noise: Duration::ZERO,
             drain_time: DRAIN_TIME,
+            drained_from: Duration::ZERO,
             deliveries: VecDeque::new(),
             busy: BusyPeriod::default(),
             other_path: OtherPath::default(),
             probe_gap: PROBE_GAP_FIRST,
             probe: 0,
             estimate_is_guess: false,
-            climb_wait: CLIMB_INTERVAL,
+            climb_wait: CLIMB_WAIT_FIRST,
             climbed: false,
             lowered: 0,
             false_alarm_at: None,
@@ -251,7 +262,7 @@ impl DelayController {
         match self.state {
             State::Start => self.start(queue, elapsed, sample.peers_want_more, now),
             State::Drain if self.added <= self.no_queue() => self.cruise(now),
-            State::Drain if elapsed > self.drain_time => self.give_way(now),
+            State::Drain if elapsed > self.drain_time || self.drains_not() => self.give_way(now),
             State::Drain => {}
             State::Cruise if queue => self.give_way(now),
             State::Cruise if self.rate == self.rate_max => {}
@@ -262,7 +273,7 @@ impl DelayController {
                 self.begin_probe(now);
             }
             State::Cruise => {}
-            State::Probe => self.probe(queue, elapsed, now),
+            State::Probe => self.probe(self.sees_own_queue(), elapsed, now),
             State::Yield => self.give_way_or_climb(elapsed, now),
         }
     }
@@ -355,6 +366,23 @@ impl DelayController {
             && last.saturating_since(*first) >= ECHOES_TIME
     }
 
+    /// While we probe for it: sooner, since a false alarm ends a probe early and costs nothing else.
+    fn sees_own_queue(&self) -> bool {
+        let own = self.noise + QUEUE_MARGIN_PROBING + self.packets(NOISE_PACKETS_PROBING);
+        self.last_rtts.len() == ECHOES && self.newest_added() > own
+    }
+
+    /// What both of the newest two echoes saw.
+    fn newest_added(&self) -> Duration {
+        let newest = self.last_rtts.iter().rev().take(ECHOES_PROBING).map(|(_, rtt)| *rtt).min();
+        newest.unwrap_or_default().saturating_sub(self.base)
+    }
+
+    /// The queue grows though we send less than the line carries: somebody else fills it.
+    fn drains_not(&self) -> bool {
+        self.newest_added() > self.drained_from + self.queue()
+    }
+
     /// Above this much added delay somebody waits.
     fn queue(&self) -> Duration {
         self.noise + QUEUE_MARGIN + self.packets(NOISE_PACKETS)
@@ -389,6 +417,7 @@ impl DelayController {
 
     fn drain(&mut self, part: u64, now: Monotonic) {
         self.drain_time = DRAIN_TIME + self.added * DRAIN_TIMES_QUEUE;
+        self.drained_from = self.newest_added();
         self.enter(State::Drain, permille(self.estimate, part), now);
     }
 
@@ -411,6 +440,10 @@ impl DelayController {
         let excess = u32::try_from(PROBES[self.probe] - 1000).unwrap_or(u32::MAX);
         if queue {
             self.probe_gap = (self.probe_gap * 2).min(PROBE_GAP_LONGEST);
+            // Twice what we can have made of it ourselves is not ours.
+            if self.newest_added() > self.queue() + elapsed * excess / 500 {
+                return self.give_way(now);
+            }
             self.drain(DRAIN, now);
         } else if elapsed > PROBE_TIME + self.queue() * PROBE_TIMES_QUEUE * 10 / excess {
             // What was not sent proves nothing.
@@ -447,7 +480,9 @@ impl DelayController {
             self.false_alarm_at = Some(now);
             return self.cruise(now);
         }
-        if let Some(line) = self.busy.take_rate() {
+        if elapsed > OURS_TIME
+            && let Some(line) = self.busy.take_rate()
+        {
             // The queue went as soon as we made room: it was ours, and it told what the line carries.
             self.learn(line, ESTIMATE_STEP_DOWN);
             self.probe_gap = PROBE_GAP_FIRST;
@@ -468,7 +503,7 @@ impl DelayController {
         if climbed < self.cruising() {
             return self.enter(State::Yield, climbed, now);
         }
-        self.climb_wait = CLIMB_INTERVAL;
+        self.climb_wait = CLIMB_WAIT_FIRST;
         self.cruise(now);
     }
 

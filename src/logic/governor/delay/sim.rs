@@ -1,13 +1,17 @@
 //! A home uplink in virtual time, packet by packet: a FIFO before a slow line, the device's paced
-//! flows, a household that uploads with TCP, and probes. A simulation: it knows nothing of kernels,
-//! delayed acknowledgements or Wi-Fi.
+//! flows, one or many as their tempo is, a household that uploads with TCP, and probes. A simulation:
+//! it knows nothing of kernels, delayed acknowledgements or Wi-Fi.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{DelayController, LineCounts, PROBE_INTERVAL, Sample};
-use crate::logic::{choke::slots_for, governor::Allowance, now::Monotonic};
+use crate::logic::{
+    choke::slots_for,
+    governor::{Allowance, Tempo},
+    now::Monotonic,
+};
 
 const PACKET_BYTES: u64 = 1500;
 const PROBE_BYTES: u64 = 84;
@@ -233,8 +237,13 @@ impl Uplink {
         }
     }
 
+    /// That send at the same time.
     fn active_flows(&self) -> u32 {
-        self.peers.min(slots_for(Allowance::BytesPerSecond(self.rate)))
+        let unchoked = self.peers.min(slots_for(Allowance::BytesPerSecond(self.rate)));
+        match Tempo::at(self.rate) {
+            Tempo::Turns => unchoked.min(1),
+            Tempo::Shares => unchoked,
+        }
     }
 
     fn wake_flows(&mut self) {
