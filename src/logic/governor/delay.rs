@@ -37,6 +37,9 @@ const NOISE_PACKETS: u32 = 4;
 const PACKET_BYTES: u64 = 1500;
 /// Above the noise by this much, somebody waits.
 const QUEUE_MARGIN: Duration = Duration::from_millis(1);
+const NOISE_PACKETS_PROBING: u32 = 2;
+const QUEUE_MARGIN_PROBING: Duration = Duration::from_micros(500);
+const ECHOES_PROBING: usize = 2;
 /// How slowly the usual noise is learnt (a part of so many, each sample), and the most of it that is
 /// believed: beyond that it is no noise, whatever it is.
 const NOISE_MEMORY: u32 = 64;
@@ -87,6 +90,9 @@ const PROBE_GAP_LONGEST: Duration = Duration::from_secs(10);
 const DRAIN_TIME: Duration = Duration::from_millis(80);
 const DRAIN_TIMES_QUEUE: u32 = 6;
 const LOWER_INTERVAL: Duration = Duration::from_millis(30);
+/// A queue that went as soon as we made room and stays away for this long was ours. A household that
+/// begins to send leaves the line free for a moment, until its own window has grown.
+const OURS_TIME: Duration = Duration::from_millis(150);
 const CLIMB_INTERVAL: Duration = Duration::from_millis(250);
 /// Each time that climbing has met a queue, the next attempt waits twice as long, up to this.
 const CLIMB_WAIT_LONGEST: Duration = Duration::from_secs(2);
@@ -262,7 +268,7 @@ impl DelayController {
                 self.begin_probe(now);
             }
             State::Cruise => {}
-            State::Probe => self.probe(queue, elapsed, now),
+            State::Probe => self.probe(self.sees_own_queue(), elapsed, now),
             State::Yield => self.give_way_or_climb(elapsed, now),
         }
     }
@@ -353,6 +359,14 @@ impl DelayController {
         self.last_rtts.len() == ECHOES
             && self.added > self.queue()
             && last.saturating_since(*first) >= ECHOES_TIME
+    }
+
+    /// While we probe for it: sooner, since a false alarm ends a probe early and costs nothing else.
+    fn sees_own_queue(&self) -> bool {
+        let newest = self.last_rtts.iter().rev().take(ECHOES_PROBING).map(|(_, rtt)| *rtt).min();
+        let added = newest.unwrap_or_default().saturating_sub(self.base);
+        self.last_rtts.len() == ECHOES
+            && added > self.noise + QUEUE_MARGIN_PROBING + self.packets(NOISE_PACKETS_PROBING)
     }
 
     /// Above this much added delay somebody waits.
@@ -447,7 +461,9 @@ impl DelayController {
             self.false_alarm_at = Some(now);
             return self.cruise(now);
         }
-        if let Some(line) = self.busy.take_rate() {
+        if elapsed > OURS_TIME
+            && let Some(line) = self.busy.take_rate()
+        {
             // The queue went as soon as we made room: it was ours, and it told what the line carries.
             self.learn(line, ESTIMATE_STEP_DOWN);
             self.probe_gap = PROBE_GAP_FIRST;

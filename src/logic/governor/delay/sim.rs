@@ -7,7 +7,11 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{DelayController, LineCounts, PROBE_INTERVAL, Sample};
-use crate::logic::{choke::slots_for, governor::Allowance, now::Monotonic};
+use crate::logic::{
+    choke::slots_for,
+    governor::{Allowance, Tempo},
+    now::Monotonic,
+};
 
 const PACKET_BYTES: u64 = 1500;
 const PROBE_BYTES: u64 = 84;
@@ -54,8 +58,6 @@ pub struct Uplink {
     pub controller: DelayController,
     rate: u64,
     pub peers_want_more: bool,
-    /// What a flow sends at once.
-    pub quantum_packets: u64,
     /// The device is the home's router: it knows what the line sends.
     pub is_router: bool,
     sent_by_device_bytes: u64,
@@ -101,7 +103,6 @@ impl Uplink {
             controller,
             rate,
             peers_want_more: true,
-            quantum_packets: PACING_QUANTUM_PACKETS,
             is_router: false,
             sent_by_device_bytes: 0,
             sent_in_all_bytes: 0,
@@ -233,8 +234,13 @@ impl Uplink {
         }
     }
 
+    /// Peers that take turns are one flow, whosever block it is.
     fn active_flows(&self) -> u32 {
-        self.peers.min(slots_for(Allowance::BytesPerSecond(self.rate)))
+        let senders = self.peers.min(slots_for(Allowance::BytesPerSecond(self.rate)));
+        match Tempo::at(self.rate) {
+            Tempo::Turns => senders.min(1),
+            Tempo::Shares => senders,
+        }
     }
 
     fn wake_flows(&mut self) {
@@ -249,7 +255,7 @@ impl Uplink {
 
     fn flow_interval(&self) -> u64 {
         let share = self.rate / u64::from(self.active_flows().max(1));
-        self.quantum_packets * PACKET_BYTES * 1_000_000 / share.max(1)
+        PACING_QUANTUM_PACKETS * PACKET_BYTES * 1_000_000 / share.max(1)
     }
 
     fn flow_sends(&mut self, flow: usize) {
@@ -257,7 +263,7 @@ impl Uplink {
             self.scheduled[flow] = false;
             return;
         }
-        for _ in 0..self.quantum_packets {
+        for _ in 0..PACING_QUANTUM_PACKETS {
             if let Some(departs) = self.enqueue(PACKET_BYTES) {
                 self.sent_by_device_bytes += PACKET_BYTES;
                 self.at(departs + self.base_rtt_micros, Event::DeviceAcked);
