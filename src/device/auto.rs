@@ -2,7 +2,7 @@
 //! loop hands it the ceiling of all other rules and the places to probe. Decides nothing.
 
 use std::{
-    fs, io,
+    io,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
@@ -17,12 +17,6 @@ use super::{
 };
 use crate::{config::device::DeviceConfig, logic::governor::allowance};
 
-/// How many segments Linux sends at once, at the least, on a connection that it paces: one is what keeps
-/// our own packets from queueing behind each other (docs/adr/0018).
-const SEGMENTS_AT_ONCE: &str = "/proc/sys/net/ipv4/tcp_min_tso_segs";
-/// What Linux has if nobody has set it; anything else is somebody's wish.
-const SEGMENTS_DEFAULT: &str = "2";
-
 pub struct Auto {
     gateway: Gateway,
     /// The destinations that were asked for last, as written.
@@ -35,7 +29,6 @@ impl Auto {
             wan_interface: wan_interface(config),
             unmeasured_bytes_per_second: config.serve.egress().unmeasured_bytes_per_second,
         };
-        send_segments_one_by_one();
         let gateway = Gateway::start(settings, EngineView(engine.remote()))?;
         engine.send(ServeCommand::Measure { alarm: Box::new(gateway.alarm()) });
         Ok(Auto { gateway, asked: None })
@@ -79,19 +72,6 @@ pub fn wan_interface(config: &DeviceConfig) -> WanInterface {
         "auto" => WanInterface::Find,
         "none" => WanInterface::None,
         name => WanInterface::Named(name.to_owned()),
-    }
-}
-
-/// Where we may. Elsewhere the household's pings are some two milliseconds longer.
-fn send_segments_one_by_one() {
-    let is_default = |text: String| text.trim() == SEGMENTS_DEFAULT;
-    if fs::read_to_string(SEGMENTS_AT_ONCE).is_ok_and(is_default) {
-        match fs::write(SEGMENTS_AT_ONCE, "1") {
-            Ok(()) => tracing::info!("net.ipv4.tcp_min_tso_segs was 2 and is now 1"),
-            Err(error) => tracing::info!(
-                "net.ipv4.tcp_min_tso_segs stays 2 ({error}); with 1 in /etc/sysctl.d, the household's pings are shorter"
-            ),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A home uplink in virtual time, packet by packet: a FIFO before a slow line, the device's paced
-//! flows, one or many as their tempo is, a household that uploads with TCP, and probes. A simulation:
-//! it knows nothing of kernels, delayed acknowledgements or Wi-Fi.
+//! flows, a household that uploads with TCP, and probes. A simulation: it knows nothing of kernels,
+//! delayed acknowledgements or Wi-Fi.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -58,8 +58,6 @@ pub struct Uplink {
     pub controller: DelayController,
     rate: u64,
     pub peers_want_more: bool,
-    /// What a flow sends at once.
-    pub quantum_packets: u64,
     /// The device is the home's router: it knows what the line sends.
     pub is_router: bool,
     sent_by_device_bytes: u64,
@@ -105,7 +103,6 @@ impl Uplink {
             controller,
             rate,
             peers_want_more: true,
-            quantum_packets: PACING_QUANTUM_PACKETS,
             is_router: false,
             sent_by_device_bytes: 0,
             sent_in_all_bytes: 0,
@@ -237,12 +234,12 @@ impl Uplink {
         }
     }
 
-    /// That send at the same time.
+    /// Peers that take turns are one flow, whosever block it is.
     fn active_flows(&self) -> u32 {
-        let unchoked = self.peers.min(slots_for(Allowance::BytesPerSecond(self.rate)));
+        let senders = self.peers.min(slots_for(Allowance::BytesPerSecond(self.rate)));
         match Tempo::at(self.rate) {
-            Tempo::Turns => unchoked.min(1),
-            Tempo::Shares => unchoked,
+            Tempo::Turns => senders.min(1),
+            Tempo::Shares => senders,
         }
     }
 
@@ -258,7 +255,7 @@ impl Uplink {
 
     fn flow_interval(&self) -> u64 {
         let share = self.rate / u64::from(self.active_flows().max(1));
-        self.quantum_packets * PACKET_BYTES * 1_000_000 / share.max(1)
+        PACING_QUANTUM_PACKETS * PACKET_BYTES * 1_000_000 / share.max(1)
     }
 
     fn flow_sends(&mut self, flow: usize) {
@@ -266,7 +263,7 @@ impl Uplink {
             self.scheduled[flow] = false;
             return;
         }
-        for _ in 0..self.quantum_packets {
+        for _ in 0..PACING_QUANTUM_PACKETS {
             if let Some(departs) = self.enqueue(PACKET_BYTES) {
                 self.sent_by_device_bytes += PACKET_BYTES;
                 self.at(departs + self.base_rtt_micros, Event::DeviceAcked);

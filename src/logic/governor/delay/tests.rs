@@ -44,8 +44,8 @@ fn household_pings_stay_short_while_nine_tenths_of_the_line_are_used() {
         let p99 = median(|seed| figures(seed).1[2]);
         println!("{peers} peers, jitter {jitter} µs: {served} B/s, p95 {p95:?}, p99 {p99:?}");
         assert!(served >= LINE * 9 / 10, "{peers} peers, jitter {jitter}: {served} B/s");
-        assert!(p95 <= millis(5), "{peers} peers, jitter {jitter}: p95 {p95:?}");
-        assert!(p99 <= millis(10), "{peers} peers, jitter {jitter}: p99 {p99:?}");
+        assert!(p95 <= Duration::from_micros(2500), "{peers} peers, jitter {jitter}: p95 {p95:?}");
+        assert!(p99 <= millis(5), "{peers} peers, jitter {jitter}: p99 {p99:?}");
     }
 }
 
@@ -81,28 +81,6 @@ fn gives_way_to_the_households_upload_and_comes_back() {
         assert!(tenth <= millis(600), "{peers} peers, jitter {jitter}: a tenth after {tenth:?}");
         assert!(share >= 970, "{peers} peers, jitter {jitter}: {share} ‰ of alone");
         assert!(back <= 8 * SECOND, "{peers} peers, jitter {jitter}: back after {back:?}");
-    }
-}
-
-/// What Linux does with `net.ipv4.tcp_min_tso_segs = 1`.
-#[test]
-fn pings_are_shorter_still_when_packets_leave_one_by_one() {
-    for (peers, jitter) in CASES {
-        let figures = |seed| {
-            let mut uplink = Uplink::new(LINE_MBIT, peers, jitter, seed);
-            uplink.quantum_packets = 1;
-            uplink.run(10 * SECOND + millis(seed * 1370));
-            uplink.take_pings();
-            let served = uplink.served(30 * SECOND);
-            (served, uplink.take_pings())
-        };
-        let served = median(|seed| figures(seed).0);
-        let p95 = median(|seed| figures(seed).1[1]);
-        let p99 = median(|seed| figures(seed).1[2]);
-        println!("{peers} peers, jitter {jitter} µs: {served} B/s, p95 {p95:?}, p99 {p99:?}");
-        assert!(served >= LINE * 9 / 10, "{peers} peers, jitter {jitter}: {served} B/s");
-        assert!(p95 <= Duration::from_micros(2500), "{peers} peers, jitter {jitter}: p95 {p95:?}");
-        assert!(p99 <= millis(5), "{peers} peers, jitter {jitter}: p99 {p99:?}");
     }
 }
 
