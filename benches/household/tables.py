@@ -116,7 +116,7 @@ def conditions(results, options, lab, minutes):
     quick = " Quick: short parts, for a first look only." if options.quick else ""
     load = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "unknown"
     return (f"Measured on {time.strftime('%Y-%m-%d')} in {minutes:.0f} minutes: {os.cpu_count()} CPUs ({model}), "
-            f"Linux {platform.release()}. Medians of {runs} run(s), with the least and the most. Load average of the "
+            f"Linux {platform.release()}. Medians of {runs} run(s), the least and the most in brackets. Load average of the "
             f"machine when the runs began: {load}. Uplink {lab.UPLINK / 1e6:.0f} Mbit/s behind a buffer of "
             f"{lab.UPLINK_BUFFER}, downlink {lab.DOWNLINK / 1e6:.0f} Mbit/s, base round trip "
             f"{2 * lab.ONE_WAY_MICROSECONDS / 1000:.0f} ms, all TCP is CUBIC.{quick}")
