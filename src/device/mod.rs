@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod auto;
+mod bookkeeping;
 mod books;
 mod clock;
 mod counting;
