@@ -159,6 +159,13 @@ impl Store {
         self.0.egress.lock().get(&infohash).copied().unwrap_or_default()
     }
 
+    /// The same of all contents, those that are gone among them.
+    pub fn egress_total(&self) -> Usage {
+        let mut total = Usage::default();
+        self.0.egress.lock().values().for_each(|usage| total.add(*usage));
+        total
+    }
+
     /// Takes what no report tells yet, signs it as the next report, stores that, and marks the
     /// bytes as reported: one transaction. `None` when there is nothing to tell. What was served of
     /// `owners_own` contents, which no operator listed, stays in the house.
