@@ -62,6 +62,11 @@ tests: ## All Rust tests: units, architecture, and the programs with real client
 e2e: ## Only the tests of whole programs with real clients.
 	$(NEXTEST) -E 'not ($(FAST))' $(ARGS)
 
+.PHONY: crash
+crash: ## Kill larderd 1,000 times, and cut its power 1,000 times (20 minutes). CI does fewer.
+	LARDER_CRASH_POINTS=1000 LARDER_TORN_POINTS=1000 $(NEXTEST) --profile long \
+		--test crash --test torn --no-capture $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for a bounded time each (FUZZ_SECONDS=120); needs a nightly compiler. TARGETS="mse session" chooses.
 	@scripts/fuzz $(TARGETS)

@@ -99,6 +99,7 @@ impl Daemon {
                 self.bookkeeping.unsaved.extend(deltas);
             }
         }
+        self.sync();
     }
 
     pub(super) fn handle_synced(&mut self, result: Result<(), String>) {

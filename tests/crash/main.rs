@@ -8,14 +8,12 @@ mod autopsy;
 #[allow(dead_code, reason = "e2e needs more of it")]
 #[path = "../e2e/harness.rs"]
 mod harness;
+mod stalls;
 mod taker;
 
 use std::{
     fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -23,6 +21,7 @@ use std::{
 use harness::{Lab, wait_for};
 use larder::{api::hub::Books, logic::infohash::Infohash};
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
+use stalls::Stalls;
 use taker::{Content, Takers};
 
 /// In CI: about a minute. Each takes a second and a half, most of it waiting.
@@ -270,44 +269,5 @@ impl Lane {
         assert!(ledger <= shared.received(), "{ledger} counted, {} received", shared.received());
         self.lab.device.take().expect("it runs").terminate();
         assert_eq!(autopsy::open(&self.lab.path("device")).egress_bytes, ledger);
-    }
-}
-
-/// Notices when the machine has no time for a thread.
-struct Stalls {
-    longest: Arc<[AtomicU64; 600]>,
-    began: Instant,
-    stop: Arc<AtomicBool>,
-}
-
-impl Stalls {
-    fn watch() -> Stalls {
-        let longest: Arc<[AtomicU64; 600]> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
-        let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-        let (cells, stopped) = (Arc::clone(&longest), Arc::clone(&stop));
-        thread::spawn(move || {
-            let wait = Duration::from_millis(5);
-            while !stopped.load(Ordering::Relaxed) {
-                let before = Instant::now();
-                thread::sleep(wait);
-                let over = before.elapsed().saturating_sub(wait).as_micros() as u64;
-                let cell = began.elapsed().as_secs() as usize % cells.len();
-                cells[cell].fetch_max(over, Ordering::Relaxed);
-            }
-        });
-        Stalls { longest, began, stop }
-    }
-
-    fn longest_since(&self, then: Instant) -> Duration {
-        let from = (then - self.began).as_secs().saturating_sub(2);
-        let cells =
-            (from..=self.began.elapsed().as_secs()).map(|s| &self.longest[s as usize % 600]);
-        Duration::from_micros(cells.map(|c| c.load(Ordering::Relaxed)).max().unwrap_or(0))
-    }
-}
-
-impl Drop for Stalls {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 }

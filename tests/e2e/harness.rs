@@ -122,6 +122,8 @@ pub struct Lab {
     pub peer_address: Option<Ipv4Addr>,
     /// Appended to larder-hub's configuration.
     pub hub_extra: String,
+    pub report_interval_seconds: u32,
+    pub device_environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -140,6 +142,8 @@ impl Lab {
             address: Ipv4Addr::LOCALHOST,
             peer_address: None,
             hub_extra: String::new(),
+            report_interval_seconds: 1,
+            device_environment: vec![],
             namespace: None,
             hub_port,
             peer_port,
@@ -211,8 +215,9 @@ impl Lab {
         let config = self.path("hub.toml");
         let text = format!(
             "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
-             [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = 1\n{}\n",
+             [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = {}\n{}\n",
             self.path("hub"),
+            self.report_interval_seconds,
             self.hub_extra,
             address = self.address,
             port = self.hub_port
@@ -275,7 +280,10 @@ impl Lab {
         let config = self.write_device_config();
         let _ = fs::remove_file(self.path("device").join(ENDPOINTS_FILE));
         let device = spawn(
-            self.command(env!("CARGO_BIN_EXE_larderd")).arg("--config").arg(&config),
+            self.command(env!("CARGO_BIN_EXE_larderd"))
+                .arg("--config")
+                .arg(&config)
+                .envs(self.device_environment.iter().map(|(name, value)| (name, value))),
             &self.path("larderd.log"),
         );
         self.device = Some(device);
