@@ -108,6 +108,11 @@ bench-household: bench-check ## What a household notices of Larder, as root; wri
 bench-check: ## Unit tests of how the household bench reckons.
 	python3 -m unittest discover -q -s benches/household
 
+.PHONY: bench-flash
+bench-flash: ## Measure what the ledger costs the flash, as root (17 minutes); docs/adr/0025 is about it.
+	cargo build --locked --release --example wear
+	benches/flash/run.sh $(abspath $(TARGET_DIR))/release/examples/wear $(ARGS)
+
 .PHONY: bench-hostile
 bench-hostile: ## Measure what honest peers notice of hostile ones, as root; writes docs/hostile.md (5 minutes).
 	cargo build --locked --release --bin larderd --example load --example attack

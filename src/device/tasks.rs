@@ -217,7 +217,7 @@ async fn build_reports(
         let pinned = store.contents()?.into_iter().filter(|c| c.pinned).map(|c| c.infohash);
         let own = pinned.filter(|infohash| !listed.contains(infohash)).collect();
         while store.build_report(&identity.device, now, &identity.key, &own)?.is_some() {}
-        Ok(())
+        store.prune(now.hour(), |infohash| own.contains(&infohash))
     };
     context.stored(build).await
 }

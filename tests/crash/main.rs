@@ -253,12 +253,23 @@ impl Lane {
         self.lost_bytes = received - ledger;
     }
 
+    /// Nobody is connected and nothing more is counted.
+    fn wait_until_quiet(&self) {
+        let mut before = None;
+        wait_for("a quiet device", || {
+            let status = self.lab.status().filter(|status| status.peers_connected == 0)?;
+            let counted: Vec<u64> = status.cache.contents.iter().map(|c| c.egress_bytes).collect();
+            let rate = *status.egress_history.last()?;
+            (before.replace(counted.clone()) == Some(counted) && rate == 0).then_some(())
+        });
+    }
+
     /// What the ledger has is in the hub's books in the end, to the byte.
     fn close_the_books(&mut self) {
         let shared = Arc::clone(&self.takers.shared);
         shared.contents.lock().expect("nobody panics").clear();
         wait_for("the last downloads", || shared.is_drained().then_some(()));
-        self.lab.wait_until_quiet();
+        self.wait_until_quiet();
         let ledger = autopsy::open(&self.lab.path("device")).egress_bytes;
         wait_for("books in agreement", || {
             let books: Books = harness::json(&self.lab.larder(&["books", "--json"]));

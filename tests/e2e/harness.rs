@@ -345,17 +345,6 @@ impl Lab {
         })
     }
 
-    /// Waits until nobody is connected and nothing more is counted.
-    pub fn wait_until_quiet(&self) {
-        let mut before = None;
-        wait_for("a quiet device", || {
-            let status = self.status().filter(|status| status.peers_connected == 0)?;
-            let counted: Vec<u64> = status.cache.contents.iter().map(|c| c.egress_bytes).collect();
-            let rate = *status.egress_history.last()?;
-            (before.replace(counted.clone()) == Some(counted) && rate == 0).then_some(())
-        });
-    }
-
     /// Waits until the device's ledger and the hub's books both have `bytes` for this content, and
     /// fails if either ever has more.
     pub fn wait_until_booked(&self, infohash: Infohash, bytes: u64) {
