@@ -15,6 +15,7 @@ use super::{
     auto::Auto,
     books::Books,
     clock::Clock,
+    filling,
     lan::LanService,
     line::Line,
     message::{Message, Topic, Wish},
@@ -170,7 +171,7 @@ impl Daemon {
                 }
                 Command::Fill(entry) => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
-                    let fill = tasks::fill(context, entry, now.unwrap_or_default(), cancel.clone());
+                    let fill = filling::fill(context, entry, now.unwrap_or_default(), cancel.clone());
                     self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
                 Command::Serve(infohash) => self.serve(infohash),
