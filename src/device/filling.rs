@@ -24,6 +24,7 @@ use crate::{
         metainfo::{MAX_METAINFO_BYTES, Metainfo},
         node::Event,
         now::UnixSeconds,
+        placement::Part,
         units::MIB,
     },
 };
@@ -34,9 +35,15 @@ const RECORD_BYTES: u64 = 8 * MIB;
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Fetches what is missing of a content, and has it served from the first verified piece on.
-pub async fn fill(context: Context, entry: Entry, now: UnixSeconds, cancel: CancellationToken) {
+pub async fn fill(
+    context: Context,
+    entry: Entry,
+    part: Part,
+    now: UnixSeconds,
+    cancel: CancellationToken,
+) {
     let infohash = entry.infohash;
-    match try_fill(&context, entry, now, cancel.clone()).await {
+    match try_fill(&context, entry, part, now, cancel.clone()).await {
         Ok(()) => {
             tracing::info!(%infohash, "filled and verified");
             context.event(Event::FillCompleted(infohash)).await;
@@ -53,18 +60,19 @@ pub async fn fill(context: Context, entry: Entry, now: UnixSeconds, cancel: Canc
 async fn try_fill(
     context: &Context,
     entry: Entry,
+    part: Part,
     now: UnixSeconds,
     cancel: CancellationToken,
 ) -> Result<(), (String, bool)> {
     let local = |e: UpstreamError| (e.to_string(), true);
     let infohash = entry.infohash;
     let (metainfo, torrent_bytes) = metainfo(context, &entry).await?;
-    let content = {
+    let (part, content) = {
         let (metainfo, torrent_bytes) = (Arc::clone(&metainfo), torrent_bytes.clone());
         context
             .stored(move |store| {
-                store.begin(&metainfo, &torrent_bytes)?;
-                store.content(infohash)
+                let part = store.begin(&metainfo, &torrent_bytes, part)?;
+                Ok((part, store.content(infohash)?))
             })
             .await
             .map_err(local)?
@@ -72,6 +80,7 @@ async fn try_fill(
     let stored =
         context.stored(move |store| store.stored_content(infohash)).await.map_err(local)?;
     let have = stored.map_or_else(|| Bitfield::empty(metainfo.piece_count()), |s| s.have);
+    let wanted = part.pieces(metainfo.piece_length, metainfo.total_bytes);
     context
         .tell(Message::Servable(Servable {
             infohash,
@@ -83,7 +92,7 @@ async fn try_fill(
         .await;
     let peers = sources(context, infohash, now).await;
     tracing::info!(
-        name = entry.name, %infohash, missing = have.pieces() - have.held(),
+        name = entry.name, %infohash, held = have.held(), wanted = wanted.held(),
         pieces = have.pieces(), peers = peers.len(), "filling"
     );
     let sink = Arc::new(Sink {
@@ -100,6 +109,7 @@ async fn try_fill(
         web_seeds: entry.web_seeds,
         peers,
         have,
+        wanted,
         sink: Arc::clone(&sink) as Arc<dyn PieceSink>,
     };
     let outcome = {

@@ -3,6 +3,7 @@
 //! know each other; they meet in `start`, `daemon`, `auto`, `tasks`, `filling` and `owner`.
 
 pub mod admin;
+mod announcing;
 mod auto;
 mod books;
 mod clock;

@@ -203,20 +203,24 @@ pub fn open_statement(
     Ok(statement)
 }
 
-pub async fn announce(
-    context: Context,
-    entry: Entry,
-    event: AnnounceEvent,
-    port: u16,
-    uploaded: u64,
-) {
+/// What a tracker is told of a content.
+pub struct Announcement {
+    pub entry: Entry,
+    pub event: AnnounceEvent,
+    pub port: u16,
+    pub uploaded: u64,
+    pub held_bytes: u64,
+}
+
+pub async fn announce(context: Context, announcement: Announcement) {
+    let Announcement { entry, event, port, uploaded, held_bytes } = announcement;
     let request = AnnounceRequest {
         infohash: entry.infohash,
         peer_id: context.identity.peer_id,
         port,
         uploaded,
-        downloaded: entry.size_bytes,
-        left: 0,
+        downloaded: held_bytes,
+        left: entry.size_bytes.saturating_sub(held_bytes),
         event,
         tracker_tiers: &entry.tracker_tiers,
     };
