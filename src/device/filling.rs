@@ -112,6 +112,15 @@ async fn try_fill(
         wanted,
         sink: Arc::clone(&sink) as Arc<dyn PieceSink>,
     };
+    run(context, job, &sink, cancel).await
+}
+
+async fn run(
+    context: &Context,
+    job: FillJob,
+    sink: &Arc<Sink>,
+    cancel: CancellationToken,
+) -> Result<(), (String, bool)> {
     let outcome = {
         let fill = context.filler.fill(job, cancel);
         tokio::pin!(fill);
