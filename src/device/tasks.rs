@@ -14,7 +14,7 @@ use super::{
     serve::Servable,
     store::{ContentFile, Store, StoreError},
     swarm::{FillJob, FillSource, Filler, PieceSink},
-    upstream::{self, AnnounceRequest, Hub, ListRepository, UpstreamError},
+    upstream::{self, AnnounceRequest, Answer, Hub, ListRepository, Outcome, UpstreamError},
 };
 use crate::{
     api::{
@@ -27,7 +27,7 @@ use crate::{
         infohash::Infohash,
         metainfo::{MAX_METAINFO_BYTES, Metainfo},
         node::{AnnounceEvent, Event},
-        now::UnixSeconds,
+        now::{UnixSeconds, WallTime},
         units::MIB,
     },
 };
@@ -114,13 +114,18 @@ pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
     }
 }
 
-pub async fn fetch_list(context: Context, held: Option<HotList>) {
-    let fetched = match context.operator() {
-        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref()).await,
+pub async fn fetch_list(context: Context, held: Option<HotList>, wall: WallTime) {
+    let answer = match context.operator() {
+        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref(), wall).await,
         Err(error) => Err(error),
     };
-    match fetched {
-        Ok(Some(fetched)) => {
+    if let Ok(Answer { outcome, held }) = &answer
+        && (*held || matches!(outcome, Outcome::Unchanged))
+    {
+        context.event(Event::ListHeld(*held)).await;
+    }
+    match answer.map(|Answer { outcome, .. }| outcome) {
+        Ok(Outcome::News(fetched)) => {
             let (list, policy, valid_until) = (fetched.list, fetched.policy, fetched.valid_until);
             if held.as_ref().is_none_or(|held| held.epoch != list.epoch) {
                 tracing::info!(
@@ -132,10 +137,11 @@ pub async fn fetch_list(context: Context, held: Option<HotList>) {
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListVerified { list, policy, valid_until }).await;
         }
-        Ok(None) => {
+        Ok(Outcome::Unchanged) => {
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListUnchanged).await;
         }
+        Ok(Outcome::Cut) => context.event(Event::ListUnchanged).await,
         Err(error) => {
             context.contact(Topic::List, Err(&error)).await;
             context.event(Event::ListFailed).await;
@@ -157,6 +163,9 @@ pub async fn report(context: Context, now: UnixSeconds, terms: Terms) {
         Err(error) => {
             context.contact(Topic::Reports, Err(&error)).await;
             context.event(Event::ReportsFailed).await;
+            if error.code() == Some("not_enrolled") {
+                context.event(Event::NotEnrolled).await;
+            }
         }
     }
 }
