@@ -159,7 +159,8 @@ impl Daemon {
                     tokio::spawn(tasks::enrol(context, code, now.unwrap_or_default()));
                 }
                 Command::FetchList => {
-                    tokio::spawn(tasks::fetch_list(context, self.node.list().cloned()));
+                    let (held, wall) = (self.node.list().cloned(), self.clock.now().wall);
+                    tokio::spawn(tasks::fetch_list(context, held, wall));
                 }
                 Command::Fill { entry, part } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
@@ -260,6 +261,7 @@ impl Daemon {
         let store = &self.context.store;
         let result = match event {
             Event::Enrolled => store.set_setting(setting::ENROLLED, &true),
+            Event::NotEnrolled => store.set_setting(setting::ENROLLED, &false),
             Event::ListVerified { list, policy, valid_until } => store
                 .set_setting(setting::LIST, list)
                 .and_then(|()| store.set_setting(setting::POLICY, policy))

@@ -11,7 +11,7 @@ use super::{
     message::{Message, Topic},
     store::{Store, StoreError},
     swarm::Filler,
-    upstream::{self, AnnounceRequest, Hub, ListRepository, UpstreamError},
+    upstream::{self, AnnounceRequest, Answer, Hub, ListRepository, Outcome, UpstreamError},
 };
 use crate::{
     api::{
@@ -22,7 +22,7 @@ use crate::{
         hotlist::{Entry, HotList},
         infohash::Infohash,
         node::{AnnounceEvent, Event},
-        now::UnixSeconds,
+        now::{UnixSeconds, WallTime},
     },
 };
 
@@ -106,13 +106,18 @@ pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
     }
 }
 
-pub async fn fetch_list(context: Context, held: Option<HotList>) {
-    let fetched = match context.operator() {
-        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref()).await,
+pub async fn fetch_list(context: Context, held: Option<HotList>, wall: WallTime) {
+    let answer = match context.operator() {
+        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref(), wall).await,
         Err(error) => Err(error),
     };
-    match fetched {
-        Ok(Some(fetched)) => {
+    if let Ok(Answer { outcome, held }) = &answer
+        && (*held || matches!(outcome, Outcome::Unchanged))
+    {
+        context.event(Event::ListHeld(*held)).await;
+    }
+    match answer.map(|Answer { outcome, .. }| outcome) {
+        Ok(Outcome::News(fetched)) => {
             let (list, policy, valid_until) = (fetched.list, fetched.policy, fetched.valid_until);
             if held.as_ref().is_none_or(|held| held.epoch != list.epoch) {
                 tracing::info!(
@@ -124,10 +129,11 @@ pub async fn fetch_list(context: Context, held: Option<HotList>) {
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListVerified { list, policy, valid_until }).await;
         }
-        Ok(None) => {
+        Ok(Outcome::Unchanged) => {
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListUnchanged).await;
         }
+        Ok(Outcome::Cut) => context.event(Event::ListUnchanged).await,
         Err(error) => {
             context.contact(Topic::List, Err(&error)).await;
             context.event(Event::ListFailed).await;
@@ -158,6 +164,9 @@ pub async fn report(context: Context, time: ReportTime, terms: Terms) {
         Err(error) => {
             context.contact(Topic::Reports, Err(&error)).await;
             context.event(Event::ReportsFailed).await;
+            if error.code() == Some("not_enrolled") {
+                context.event(Event::NotEnrolled).await;
+            }
         }
     }
 }

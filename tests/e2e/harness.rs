@@ -125,6 +125,7 @@ pub struct Lab {
     pub peer_address: Option<Ipv4Addr>,
     /// Appended to larder-hub's configuration.
     pub hub_extra: String,
+    pub list_interval_seconds: u32,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -143,6 +144,7 @@ impl Lab {
             address: Ipv4Addr::LOCALHOST,
             peer_address: None,
             hub_extra: String::new(),
+            list_interval_seconds: 1,
             namespace: None,
             hub_port,
             peer_port,
@@ -194,15 +196,21 @@ impl Lab {
         lab
     }
 
-    /// Another household at the same operator.
+    /// Another household at the same operator, its device running.
     pub fn second_device(&self) -> Lab {
+        let mut second = self.second_lab();
+        second.start_device();
+        second
+    }
+
+    /// The same, not started yet.
+    pub fn second_lab(&self) -> Lab {
         let mut second = Lab::new();
         second.hub_url.clone_from(&self.hub_url);
         second.root_file.clone_from(&self.root_file);
         second.token_file.clone_from(&self.token_file);
         second.address = self.address;
         second.namespace.clone_from(&self.namespace);
-        second.start_device();
         second
     }
 
@@ -214,8 +222,9 @@ impl Lab {
         let config = self.path("hub.toml");
         let text = format!(
             "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
-             [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = 1\n{}\n",
+             [policy]\nlist_interval_seconds = {}\nreport_interval_seconds = 1\n{}\n",
             self.path("hub"),
+            self.list_interval_seconds,
             self.hub_extra,
             address = self.address,
             port = self.hub_port

@@ -12,4 +12,5 @@ mod harness;
 mod home;
 mod kill;
 mod preload;
+mod revocation;
 mod world;

@@ -59,7 +59,7 @@ async fn announce_to(
     request: &AnnounceRequest<'_>,
 ) -> Result<Announced, UpstreamError> {
     let url = request.url(tracker);
-    let answer = super::get(client, &url, MAX_ANSWER_BYTES).await?;
+    let answer = super::exchange::get(client, &url, MAX_ANSWER_BYTES).await?;
     read_answer(&answer).map_err(|problem| UpstreamError::bad_answer(tracker, problem))
 }
 
