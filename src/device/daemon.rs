@@ -12,10 +12,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    announcing::announcement,
     auto::Auto,
     bookkeeping::{Bookkeeping, FLUSH_INTERVAL},
     books::Books,
     clock::Clock,
+    filling,
     lan::LanService,
     line::Line,
     message::{Message, Topic, Wish},
@@ -33,7 +35,6 @@ use crate::{
     config::device::DeviceConfig,
     logic::{
         governor::allowance::{Pause, Reason},
-        hotlist::Entry,
         infohash::Infohash,
         node::{AnnounceEvent, Command, Event, Node},
         now::{Now, UnixSeconds},
@@ -158,11 +159,13 @@ impl Daemon {
                     tokio::spawn(tasks::enrol(context, code, now.unwrap_or_default()));
                 }
                 Command::FetchList => {
-                    tokio::spawn(tasks::fetch_list(context, self.node.list().cloned()));
+                    let (held, wall) = (self.node.list().cloned(), self.clock.now().wall);
+                    tokio::spawn(tasks::fetch_list(context, held, wall));
                 }
-                Command::Fill(entry) => {
+                Command::Fill { entry, part } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
-                    let fill = tasks::fill(context, entry, now.unwrap_or_default(), cancel.clone());
+                    let now = now.unwrap_or_default();
+                    let fill = filling::fill(context, entry, part, now, cancel.clone());
                     self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
                 Command::Serve(infohash) => self.serve(infohash),
@@ -258,6 +261,7 @@ impl Daemon {
         let store = &self.context.store;
         let result = match event {
             Event::Enrolled => store.set_setting(setting::ENROLLED, &true),
+            Event::NotEnrolled => store.set_setting(setting::ENROLLED, &false),
             Event::ListVerified { list, policy, valid_until } => store
                 .set_setting(setting::LIST, list)
                 .and_then(|()| store.set_setting(setting::POLICY, policy))
@@ -354,11 +358,6 @@ impl Daemon {
         self.holdings.remove(&infohash);
     }
 
-    fn announce(&self, entry: Entry, event: AnnounceEvent) {
-        let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
-        tokio::spawn(tasks::announce(self.context.clone(), entry, event, self.peer_port, uploaded));
-    }
-
     fn report(&mut self) {
         let (time, terms) = (self.report_time(), self.terms());
         tokio::spawn(tasks::report(self.context.clone(), time, terms));
@@ -448,11 +447,9 @@ impl Daemon {
         {
             tracing::error!("cannot keep what the line carried for the next start: {error}");
         }
-        let goodbyes = self.node.goodbyes().into_iter().map(|entry| {
-            let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
-            let context = self.context.clone();
-            tasks::announce(context, entry, AnnounceEvent::Stopped, self.peer_port, uploaded)
-        });
+        let (context, held, port) = (&self.context, &self.holdings, self.peer_port);
+        let goodbye = |entry| announcement(context, held, port, entry, AnnounceEvent::Stopped);
+        let goodbyes: Vec<_> = self.node.goodbyes().into_iter().map(goodbye).collect();
         let farewell = async {
             futures_util::future::join_all(goodbyes).await;
             if time.confirmed.is_some()
@@ -474,15 +471,13 @@ impl Daemon {
 pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, StoreError> {
     let holding = |c: StoredContent| {
         let holding = Holding {
-            name: c.name,
             size_bytes: c.total_bytes,
-            held_bytes: match c.have.is_complete() {
-                true => c.total_bytes,
-                false => c.web_seed_bytes + c.peer_bytes,
-            },
+            held_bytes: c.held_bytes(),
+            wanted_bytes: c.wanted_bytes(),
             web_seed_bytes: c.web_seed_bytes,
             peer_bytes: c.peer_bytes,
             egress_bytes: 0,
+            name: c.name,
         };
         (c.infohash, holding)
     };

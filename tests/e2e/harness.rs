@@ -21,7 +21,10 @@ use larder::{
         endpoints::{DeviceEndpoints, ENDPOINTS_FILE, HubEndpoints, STATUS_SOCKET},
         hub::{Books, Published},
     },
-    logic::infohash::Infohash,
+    logic::{
+        infohash::{Infohash, sha1},
+        metainfo::{NewLayout, NewMetainfo},
+    },
 };
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -122,6 +125,7 @@ pub struct Lab {
     pub peer_address: Option<Ipv4Addr>,
     /// Appended to larder-hub's configuration.
     pub hub_extra: String,
+    pub list_interval_seconds: u32,
     pub report_interval_seconds: u32,
     pub device_environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes in it go first.
@@ -142,6 +146,7 @@ impl Lab {
             address: Ipv4Addr::LOCALHOST,
             peer_address: None,
             hub_extra: String::new(),
+            list_interval_seconds: 1,
             report_interval_seconds: 1,
             device_environment: vec![],
             namespace: None,
@@ -195,15 +200,21 @@ impl Lab {
         lab
     }
 
-    /// Another household at the same operator.
+    /// Another household at the same operator, its device running.
     pub fn second_device(&self) -> Lab {
+        let mut second = self.second_lab();
+        second.start_device();
+        second
+    }
+
+    /// The same, not started yet.
+    pub fn second_lab(&self) -> Lab {
         let mut second = Lab::new();
         second.hub_url.clone_from(&self.hub_url);
         second.root_file.clone_from(&self.root_file);
         second.token_file.clone_from(&self.token_file);
         second.address = self.address;
         second.namespace.clone_from(&self.namespace);
-        second.start_device();
         second
     }
 
@@ -215,8 +226,9 @@ impl Lab {
         let config = self.path("hub.toml");
         let text = format!(
             "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
-             [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = {}\n{}\n",
+             [policy]\nlist_interval_seconds = {}\nreport_interval_seconds = {}\n{}\n",
             self.path("hub"),
+            self.list_interval_seconds,
             self.report_interval_seconds,
             self.hub_extra,
             address = self.address,
@@ -413,6 +425,41 @@ pub fn random_file(path: &Path, bytes: usize, seed: u64) {
     let mut data = vec![0; bytes];
     rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut data);
     fs::write(path, data).expect("writes");
+}
+
+/// A finished download as a BitTorrent client leaves it: `data/film.bin` and `torrents/film.torrent`.
+pub struct FinishedDownload {
+    pub torrent_file: PathBuf,
+    pub torrent: Vec<u8>,
+    pub infohash: Infohash,
+}
+
+pub fn finished_download(
+    folder: &Path,
+    bytes: usize,
+    piece_length: u32,
+    seed: u64,
+) -> FinishedDownload {
+    for name in ["torrents", "data"] {
+        fs::create_dir(folder.join(name)).expect("creates");
+    }
+    let film = folder.join("data/film.bin");
+    random_file(&film, bytes, seed);
+    let content = fs::read(&film).expect("reads");
+    let hashes: Vec<u8> = content.chunks(piece_length as usize).flat_map(sha1).collect();
+    let (torrent, infohash) = NewMetainfo {
+        name: "film.bin",
+        piece_length,
+        pieces: &hashes,
+        layout: NewLayout::Single { length: bytes as u64 },
+        private: false,
+        tracker_tiers: &[],
+        web_seeds: &[],
+    }
+    .encode();
+    let torrent_file = folder.join("torrents/film.torrent");
+    fs::write(&torrent_file, &torrent).expect("writes");
+    FinishedDownload { torrent_file, torrent, infohash }
 }
 
 pub fn sha256(path: &Path) -> Vec<u8> {

@@ -81,6 +81,29 @@ fn a_power_cut_at_any_point_loses_five_seconds_of_counts_and_nothing_else() {
     println!("{points} power cuts; {pieces} pieces were right");
 }
 
+#[test]
+fn an_idle_device_writes_nothing() {
+    let mut lab = Lab::new();
+    let log = record_device(&mut lab);
+    lab.start_hub();
+    lab.start_device();
+    let path = lab.path("film.bin");
+    harness::random_file(&path, CONTENT_BYTES, 3);
+    let infohash = lab.publish(&path).infohash;
+    lab.wait_until_served(infohash);
+    // It asks for the list and reports every second.
+    let mut quiet_since = None;
+    wait_for("ten seconds in which nothing is written", || {
+        let heard_at = lab.status()?.hub.last_contact?.0;
+        let written = fs::metadata(&log).expect("exists").len();
+        let (before, since) = *quiet_since.get_or_insert((written, heard_at));
+        if before != written {
+            quiet_since = None;
+        }
+        (before == written && heard_at >= since + 10).then_some(())
+    });
+}
+
 /// All that happened.
 struct Told {
     records: Vec<Record>,
@@ -100,14 +123,9 @@ impl Told {
     fn record(rng: &mut SmallRng) -> Told {
         let (stalls, began) = (Stalls::watch(), (Instant::now(), nanoseconds()));
         let mut lab = Lab::new();
-        let (log, root) = (lab.path("log"), lab.path("device"));
+        let (log, root) = (record_device(&mut lab), lab.path("device"));
         lab.report_interval_seconds = REPORT_INTERVAL_SECONDS;
         lab.device_extra = format!("egress_bytes_per_second_max = {ALLOWANCE}");
-        lab.device_environment = vec![
-            ("LD_PRELOAD", recorder(lab.folder.path())),
-            ("LARDER_RECORD_ROOT", root.clone()),
-            ("LARDER_RECORD_LOG", log.clone()),
-        ];
         lab.start_hub();
         lab.start_device();
         let takers = Takers::start(2, lab.peer(), rng.random());
@@ -203,6 +221,17 @@ fn play(lab: &mut Lab, takers: &Takers, round: u32, rng: &mut SmallRng) {
         lab.device.take().expect("it runs").terminate();
         lab.start_device();
     }
+}
+
+/// Answers where the record will be.
+fn record_device(lab: &mut Lab) -> PathBuf {
+    let log = lab.path("log");
+    lab.device_environment = vec![
+        ("LD_PRELOAD", recorder(lab.folder.path())),
+        ("LARDER_RECORD_ROOT", lab.path("device")),
+        ("LARDER_RECORD_LOG", log.clone()),
+    ];
+    log
 }
 
 /// The linker that Rust needs is a C compiler.

@@ -70,6 +70,13 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE content ADD COLUMN linked_mtime_nanoseconds INTEGER;
 ",
     "
+    -- What of a content is wanted, if not the whole: a run of its bytes, of which whole pieces count.
+    ALTER TABLE content ADD COLUMN part_start INTEGER;
+    ALTER TABLE content ADD COLUMN part_end INTEGER;
+    -- NULL in rows from before there were parts.
+    ALTER TABLE content ADD COLUMN piece_length INTEGER;
+",
+    "
     -- The journal's frames up to this one are in here. No row: there never was a journal.
     CREATE TABLE journal (
         place INTEGER PRIMARY KEY CHECK (place = 1),
