@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     api::{
-        admin::{Earnings, PauseRequest, PauseView, Status},
+        admin::{Earnings, PauseRequest, PauseView, Status, StorageView},
         endpoints::{ENDPOINTS_FILE, STATUS_SOCKET},
     },
     config::device::DeviceConfig,
@@ -106,6 +106,7 @@ pub struct Daemon {
     pub(super) last_contact: Option<UnixSeconds>,
     pub(super) hub_problems: BTreeMap<Topic, String>,
     pub(super) store_problem: Option<String>,
+    pub(super) storage: StorageView,
     pub(super) peer_port: u16,
 }
 
@@ -216,12 +217,12 @@ impl Daemon {
                 self.hub_problems.insert(topic, problem);
             }
             Message::Servable(servable) => {
-                let infohash = servable.infohash;
+                let (infohash, held_bytes) = (servable.infohash, servable.held_bytes());
                 if self.fill.as_ref().is_some_and(|fill| fill.infohash == infohash) {
                     self.engine.send(ServeCommand::Add(servable));
                     self.weigh(infohash);
                 }
-                self.refresh_holding(infohash);
+                self.refresh_holding(infohash, held_bytes);
             }
             Message::Named { infohash, leechers } => {
                 self.engine.send(ServeCommand::Named { infohash, leechers });
@@ -229,6 +230,7 @@ impl Daemon {
             Message::PieceVerified { infohash, piece, source, bytes } => {
                 self.piece_verified(infohash, piece, source, bytes);
             }
+            Message::Found(found) => self.handle_found(found),
             Message::Flushed(lines) => {
                 self.flushing = false;
                 self.store_problem = None;
@@ -257,6 +259,7 @@ impl Daemon {
     /// Once a second unless it is quiet: the ledger, the graph, the page.
     pub(super) fn tick(&mut self) {
         self.flush();
+        self.context.keeper.look();
         let now = self.clock.now();
         self.count(now);
         let stats = self.engine.stats();
@@ -375,6 +378,7 @@ impl Daemon {
         match servable {
             Ok(Some(servable)) => {
                 self.engine.send(ServeCommand::Add(servable));
+                self.context.keeper.guard(infohash);
                 self.weigh(infohash);
             }
             Ok(None) => tracing::error!(%infohash, "cannot serve: the store does not know it"),
@@ -383,16 +387,20 @@ impl Daemon {
     }
 
     /// The fill ends first: what it still had to record must not be said of a later fill's file.
-    fn evict(&mut self, infohash: Infohash) {
+    pub(super) fn evict(&mut self, infohash: Infohash) {
         let fill = self.fill.take_if(|fill| fill.infohash == infohash);
         self.engine.send(ServeCommand::Remove { infohash });
+        self.context.keeper.forget(infohash);
         let context = self.context.clone();
         tokio::spawn(async move {
             if let Some(fill) = fill {
                 fill.stop().await;
             }
             let store = context.store.clone();
-            match tokio::task::spawn_blocking(move || store.remove(infohash)).await {
+            let removed = tokio::task::spawn_blocking(move || store.remove(infohash)).await;
+            // A fill that has ended only now may have had it kept again.
+            context.keeper.forget(infohash);
+            match removed {
                 Ok(Ok(())) => tracing::info!(%infohash, "evicted"),
                 Ok(Err(error)) => tracing::error!(%infohash, "cannot evict: {error}"),
                 Err(error) => tracing::error!(%infohash, "cannot evict: {error}"),
@@ -431,11 +439,11 @@ impl Daemon {
         }
     }
 
-    fn refresh_holding(&mut self, infohash: Infohash) {
+    fn refresh_holding(&mut self, infohash: Infohash, held_bytes: u64) {
         match holdings(&self.context.store) {
             Ok(mut all) => {
                 if let Some(holding) = all.remove(&infohash) {
-                    self.holdings.insert(infohash, holding);
+                    self.holdings.insert(infohash, Holding { held_bytes, ..holding });
                 }
             }
             Err(error) => tracing::error!("cannot read what is held: {error}"),
@@ -469,6 +477,7 @@ impl Daemon {
             hub_problem: self.hub_problems.values().next().cloned(),
             line_problem: self.auto.as_ref().and_then(|auto| auto.view().problem),
             store_problem: self.store_problem.clone(),
+            storage: self.storage,
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,
             holding: &|infohash| {
@@ -563,12 +572,9 @@ fn save(store: &Store, hour: Option<UtcHour>, deltas: Vec<UsageDelta>) -> Messag
 pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, StoreError> {
     let holding = |c: StoredContent| {
         let holding = Holding {
+            held_bytes: c.held_bytes(),
             name: c.name,
             size_bytes: c.total_bytes,
-            held_bytes: match c.have.is_complete() {
-                true => c.total_bytes,
-                false => c.web_seed_bytes + c.peer_bytes,
-            },
             web_seed_bytes: c.web_seed_bytes,
             peer_bytes: c.peer_bytes,
             egress_bytes: 0,

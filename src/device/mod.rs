@@ -1,6 +1,6 @@
 //! Shell of `larderd`: reads its configuration, wires the adapters to the pure node, runs until
 //! told to stop. The adapters (`serve`, `gateway`, `store`, `swarm`, `upstream`, `admin`) do not
-//! know each other; they meet in `start`, `daemon`, `auto`, `tasks` and `owner`.
+//! know each other; they meet in `start`, `daemon`, `auto`, `tasks`, `keeper` and `owner`.
 
 pub mod admin;
 mod auto;
@@ -8,8 +8,10 @@ mod books;
 mod clock;
 mod counting;
 mod daemon;
+mod damage;
 pub mod gateway;
 mod identity;
+mod keeper;
 mod lan;
 mod line;
 mod message;
@@ -22,6 +24,7 @@ mod start;
 mod status;
 pub mod store;
 pub mod swarm;
+mod sys;
 mod tasks;
 pub mod upstream;
 mod weights;

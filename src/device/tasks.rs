@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     identity::Identity,
+    keeper::Desk,
     message::{Message, Topic},
     serve::Servable,
     store::{ContentFile, Store, StoreError},
@@ -46,6 +47,7 @@ pub struct Context {
     /// Nobody, when no hub is configured.
     pub operator: Option<Arc<Operator>>,
     pub filler: Arc<Filler>,
+    pub keeper: Desk,
     pub messages: mpsc::Sender<Message>,
 }
 
@@ -275,12 +277,15 @@ async fn try_fill(
     let local = |e: UpstreamError| (e.to_string(), true);
     let infohash = entry.infohash;
     let (metainfo, torrent_bytes) = metainfo(context, &entry).await?;
-    let content = {
+    // Ends after all that has the file open.
+    let (_loan, content) = {
         let (metainfo, torrent_bytes) = (Arc::clone(&metainfo), torrent_bytes.clone());
+        let keeper = context.keeper.clone();
         context
             .stored(move |store| {
                 store.begin(&metainfo, &torrent_bytes)?;
-                store.content(infohash)
+                let loan = keeper.lend(infohash);
+                Ok((loan, store.content(infohash)?))
             })
             .await
             .map_err(local)?
@@ -332,7 +337,18 @@ async fn try_fill(
     };
     let recorded = sink.record_off_thread().await;
     outcome.map_err(|e| (e.to_string(), e.is_retryable()))?;
-    recorded.map_err(|e| (e.to_string(), true))
+    recorded.map_err(|e| (e.to_string(), true))?;
+    check_complete(context, infohash).await
+}
+
+/// While it was filled, something that was held before may have turned out to be damaged.
+async fn check_complete(context: &Context, infohash: Infohash) -> Result<(), (String, bool)> {
+    let stored = context.stored(move |store| store.stored_content(infohash)).await;
+    let stored = stored.map_err(|e| (e.to_string(), true))?;
+    if stored.is_some_and(|stored| !stored.have.is_complete()) {
+        return Err(("some of what was held before has turned out to be damaged".into(), true));
+    }
+    Ok(())
 }
 
 /// From the store after a restart, else from the operator.

@@ -9,6 +9,8 @@ mod demo;
 mod gateway;
 mod harness;
 mod home;
+mod intact;
 mod kill;
+mod leecher;
 mod preload;
 mod world;

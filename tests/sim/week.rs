@@ -359,6 +359,7 @@ fn node(stored: &BTreeMap<Infohash, Bitfield>, day: u64, now: Now) -> Node<Small
         size_bytes: u64::from(PIECES) * u64::from(PIECE_BYTES),
         complete: have.is_complete(),
         pinned: false,
+        linked: false,
     });
     let followed = Some((list_of(day), policy(), UnixSeconds(T0 + (day + 2) * DAY)));
     let rng = SmallRng::seed_from_u64(day);

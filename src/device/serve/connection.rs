@@ -14,7 +14,8 @@ use mio::net::TcpStream;
 use nix::{errno::Errno, libc, sys::sendfile::sendfile64};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{files::OpenFiles, pipe::BlockPipe, sys};
+use super::{files::OpenFiles, pipe::BlockPipe};
+use crate::device::sys;
 use crate::logic::{
     governor::{
         MAX_GRANT_STREAM_BYTES, MIN_SEGMENT_PAYLOAD_BYTES, Pacer, Permit, WireCost, address_group,
@@ -309,7 +310,7 @@ impl Connection {
         }
         let sent = match chunk {
             Chunk::Opening(bytes) => send(&self.stream, bytes, 0)?,
-            chunk if encrypts => {
+            chunk if encrypts || is_in_memory(chunk, shelf, files) => {
                 let scratch = &mut scratch[..wanted as usize];
                 copy_chunk(chunk, shelf, files, scratch)?;
                 self.send_encrypted(scratch)?
@@ -345,6 +346,9 @@ impl Connection {
         let Some(content) = self.session.content() else { return Ok(None) };
         let several = self.session.upcoming_blocks(shelf).take(blocks_max).nth(1).is_some();
         if !self.gains_by_runs || !several {
+            return Ok(None);
+        }
+        if files.memory.has_any_of(content) {
             return Ok(None);
         }
         let file = content_file(files, shelf, content)?;
@@ -395,6 +399,16 @@ impl Connection {
             let unacknowledged = sys::unacknowledged_bytes(&self.stream).unwrap_or(u64::MAX);
             self.usage.payload_bytes += self.session.deliveries().settle(unacknowledged);
         }
+    }
+
+    /// Some of what was sent still lies in our kernel, and may refer to a file's pages there.
+    pub fn is_unacknowledged(&self) -> bool {
+        sys::unacknowledged_bytes(&self.stream).is_ok_and(|bytes| bytes > 0)
+    }
+
+    /// What the kernel still holds will not leave: the connection is about to be closed, and cut.
+    pub fn drop_unsent(&self) {
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// What the kernel has sent, and what the peer's has acknowledged, since the last call; and whether
@@ -486,6 +500,13 @@ fn content_file<'a>(
     })
 }
 
+fn is_in_memory(chunk: Chunk<'_>, shelf: &Shelf, files: &mut OpenFiles) -> bool {
+    match chunk {
+        Chunk::Block { content, offset, .. } => files.memory.find(shelf, content, offset).is_some(),
+        Chunk::Opening(_) | Chunk::Control(_) => false,
+    }
+}
+
 /// The chunk's bytes, block included, into a buffer of just its size.
 fn copy_chunk(
     chunk: Chunk<'_>,
@@ -498,6 +519,13 @@ fn copy_chunk(
         Chunk::Block { header, content, offset, length: _ } => {
             let (start, block) = out.split_at_mut(header.len());
             start.copy_from_slice(header);
+            if let Some(piece) = files.memory.find(shelf, content, offset) {
+                let content = shelf.get(content).ok_or(Close::ContentRemoved)?;
+                let at = (offset - content.piece_offset(content.piece_at(offset))) as usize;
+                let bytes = piece.get(at..at + block.len()).ok_or(Close::Unreadable)?;
+                block.copy_from_slice(bytes);
+                return Ok(());
+            }
             let file = content_file(files, shelf, content)?;
             file.read_exact_at(block, offset).map_err(|error| {
                 tracing::error!(offset, %error, "the content's file cannot be read");

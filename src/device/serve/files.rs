@@ -1,8 +1,9 @@
-//! The few content files that are open at a time. Opens on demand, closes what was used longest ago.
+//! Where blocks are taken from: the few content files that are open at a time, and checked pieces in
+//! memory. Opens on demand, closes what was used longest ago.
 
 use std::{fs::File, io};
 
-use super::OpenContent;
+use super::{OpenContent, memory::ProvenBytes};
 use crate::logic::{infohash::Infohash, wire::ContentKey};
 
 /// Hot contents are few; a miss costs one `open`. Well below the usual limit of 1024 descriptors.
@@ -12,11 +13,13 @@ pub(super) struct OpenFiles {
     opener: Box<dyn OpenContent>,
     /// Most recently used first.
     open: Vec<(ContentKey, File)>,
+    /// Comes before the files.
+    pub memory: ProvenBytes,
 }
 
 impl OpenFiles {
     pub fn new(opener: Box<dyn OpenContent>) -> OpenFiles {
-        OpenFiles { opener, open: Vec::new() }
+        OpenFiles { opener, open: Vec::new(), memory: ProvenBytes::default() }
     }
 
     pub fn get(&mut self, key: ContentKey, infohash: Infohash) -> io::Result<&File> {
@@ -32,9 +35,15 @@ impl OpenFiles {
         Ok(&self.open[0].1)
     }
 
-    /// The content was removed: its file must not keep the space on disk.
+    /// Opens the file anew when it is needed again. Until then it does not keep its space on disk.
     pub fn forget(&mut self, key: ContentKey) {
         self.open.retain(|(k, _)| *k != key);
+    }
+
+    /// With what is in memory of it.
+    pub fn remove(&mut self, key: ContentKey) {
+        self.forget(key);
+        self.memory.forget(key);
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     fs, io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use nix::libc;
@@ -31,8 +31,22 @@ pub struct StoredContent {
     pub peer_bytes: u64,
     /// The owner's: adopted by `larderd preload`, and kept.
     pub pinned: bool,
+    /// Its data is the owner's own file, which is only read.
+    pub linked: bool,
     /// Everything that the ledger says was served of it, undated usage included.
     pub egress: Usage,
+}
+
+impl StoredContent {
+    /// Exact unless pieces of it were lost again: the last one may be shorter than the others.
+    pub fn held_bytes(&self) -> u64 {
+        let (held, pieces) = (u64::from(self.have.held()), u64::from(self.have.pieces().max(1)));
+        let by_pieces = self.total_bytes.div_ceil(pieces).saturating_mul(held);
+        match self.have.is_complete() {
+            true => self.total_bytes,
+            false => self.web_seed_bytes.saturating_add(self.peer_bytes).min(by_pieces),
+        }
+    }
 }
 
 impl Store {
@@ -49,12 +63,13 @@ impl Store {
     }
 
     pub fn stored_content(&self, infohash: Infohash) -> Result<Option<StoredContent>, StoreError> {
-        let row = {
-            let db = self.0.db.lock();
-            let mut query = db.prepare_cached(&format!("{SELECT_CONTENT} WHERE infohash = ?1"))?;
-            query.query_row([infohash.0], ContentRow::read).optional()?
-        };
-        row.map(|row| self.stored(row)).transpose()
+        self.row(infohash)?.map(|row| self.stored(row)).transpose()
+    }
+
+    fn row(&self, infohash: Infohash) -> Result<Option<ContentRow>, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached(&format!("{SELECT_CONTENT} WHERE infohash = ?1"))?;
+        Ok(query.query_row([infohash.0], ContentRow::read).optional()?)
     }
 
     /// Makes room for a content before its first byte: takes the disk space and writes the row.
@@ -126,17 +141,23 @@ impl Store {
             .map_err(|source| StoreError::Metainfo { infohash, source })
     }
 
-    /// For filling: all callers share one open file.
+    /// For filling: all callers share one open file. What is a link to the owner's own file is never
+    /// written to.
     pub fn content(&self, infohash: Infohash) -> Result<Arc<ContentFile>, StoreError> {
-        if let Some(file) = self.0.files.lock().get(&infohash) {
-            return Ok(file.clone());
+        if let Some(file) = self.0.files.lock().get(&infohash).and_then(Weak::upgrade) {
+            return Ok(file);
         }
-        if self.stored_content(infohash)?.is_none() {
-            return Err(StoreError::UnknownContent(infohash));
+        match self.row(infohash)? {
+            None => return Err(StoreError::UnknownContent(infohash)),
+            Some(row) if row.linked_mtime_nanoseconds.is_some() => {
+                return Err(StoreError::OwnersFile { name: row.name });
+            }
+            Some(_) => {}
         }
         let path = self.folder(infohash).join(DATA);
-        let file = ContentFile::open(path.clone()).map_err(StoreError::io("open", path))?;
-        Ok(self.0.files.lock().entry(infohash).or_insert(Arc::new(file)).clone())
+        let file = Arc::new(ContentFile::open(path.clone()).map_err(StoreError::io("open", path))?);
+        self.0.files.lock().insert(infohash, Arc::downgrade(&file));
+        Ok(file)
     }
 
     /// Adds pieces whose hashes the caller has checked to the piece map, with the bytes that came
@@ -200,7 +221,12 @@ impl Store {
         Ok(step.commit()?)
     }
 
-    /// A descriptor of its own for the serving engine, read-only.
+    /// Where the data lies, for whoever looks whether it is still the same file.
+    pub fn data_path(&self, infohash: Infohash) -> PathBuf {
+        self.folder(infohash).join(DATA)
+    }
+
+    /// A descriptor of its own for serving, read-only.
     pub fn open_for_serving(&self, infohash: Infohash) -> io::Result<fs::File> {
         let mut options = fs::OpenOptions::new();
         options.read(true).custom_flags(libc::O_NOFOLLOW);
@@ -279,6 +305,7 @@ impl Store {
             web_seed_bytes: row.web_seed_bytes,
             peer_bytes: row.peer_bytes,
             pinned: row.pinned,
+            linked: row.linked_mtime_nanoseconds.is_some(),
         })
     }
 }

@@ -13,7 +13,7 @@ mod schema;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use parking_lot::Mutex;
@@ -36,8 +36,9 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     dir: DataDir,
     db: Mutex<Connection>,
-    /// Open content files, so that all users of one share a descriptor.
-    files: Mutex<BTreeMap<Infohash, Arc<ContentFile>>>,
+    /// Content files that are open for filling: all users of one share a descriptor, and the last one
+    /// closes it, since nobody may write to a file while it is served.
+    files: Mutex<BTreeMap<Infohash, Weak<ContentFile>>>,
     /// Sum of the ledger by content, kept in memory because the owner's page asks each second.
     egress: Mutex<BTreeMap<Infohash, Usage>>,
 }

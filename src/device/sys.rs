@@ -1,5 +1,5 @@
-//! The one place of the serving engine with `unsafe`: what neither nix nor socket2 wraps of a TCP
-//! socket's questions and settings. Nothing else belongs here.
+//! The one place of the device with `unsafe`: what neither nix nor socket2 wraps of the kernel's calls
+//! about TCP sockets and files. Each does one call. Nothing else belongs here.
 #![allow(unsafe_code)]
 
 use std::{io, mem::size_of, os::fd::AsRawFd};
@@ -105,6 +105,31 @@ pub fn set_max_pacing_rate(socket: &impl AsRawFd, bytes_per_second: u32) -> io::
             size_of::<u32>() as libc::socklen_t,
         )
     };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}
+
+/// Has everyone who opens the file for writing, or truncates it, wait until `give_up_lease`, for 45
+/// seconds at most (F_SETLEASE of fcntl(2)); SIGIO tells of it. An error if somebody has it open for
+/// writing, if it is another user's, or if the filesystem cannot.
+pub fn take_read_lease(file: &impl AsRawFd) -> io::Result<()> {
+    set_lease(file, libc::F_RDLCK)
+}
+
+pub fn give_up_lease(file: &impl AsRawFd) -> io::Result<()> {
+    set_lease(file, libc::F_UNLCK)
+}
+
+/// Somebody waits for the end of the lease, or the kernel has ended it.
+pub fn lease_is_wanted_back(file: &impl AsRawFd) -> bool {
+    // SAFETY: the descriptor is open as long as `file` is borrowed; F_GETLEASE takes no argument.
+    let held = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) };
+    held != libc::F_RDLCK
+}
+
+fn set_lease(file: &impl AsRawFd, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as `file` is borrowed; F_SETLEASE takes an int.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
     nix::errno::Errno::result(result)?;
     Ok(())
 }
