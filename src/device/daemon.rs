@@ -12,9 +12,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    announcing::announcement,
     auto::Auto,
     books::Books,
     clock::Clock,
+    filling,
     lan::LanService,
     line::Line,
     message::{Message, Topic, Wish},
@@ -32,7 +34,6 @@ use crate::{
     config::device::DeviceConfig,
     logic::{
         governor::allowance::{Pause, Reason},
-        hotlist::Entry,
         infohash::Infohash,
         node::{AnnounceEvent, Command, Event, Node},
         now::{Now, UnixSeconds, UtcHour},
@@ -169,9 +170,10 @@ impl Daemon {
                 Command::FetchList => {
                     tokio::spawn(tasks::fetch_list(context, self.node.list().cloned()));
                 }
-                Command::Fill(entry) => {
+                Command::Fill { entry, part } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
-                    let fill = tasks::fill(context, entry, now.unwrap_or_default(), cancel.clone());
+                    let now = now.unwrap_or_default();
+                    let fill = filling::fill(context, entry, part, now, cancel.clone());
                     self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
                 Command::Serve(infohash) => self.serve(infohash),
@@ -217,12 +219,12 @@ impl Daemon {
                 self.hub_problems.insert(topic, problem);
             }
             Message::Servable(servable) => {
-                let (infohash, held_bytes) = (servable.infohash, servable.held_bytes());
+                let infohash = servable.infohash;
                 if self.fill.as_ref().is_some_and(|fill| fill.infohash == infohash) {
                     self.engine.send(ServeCommand::Add(servable));
                     self.weigh(infohash);
                 }
-                self.refresh_holding(infohash, held_bytes);
+                self.refresh_holding(infohash);
             }
             Message::Named { infohash, leechers } => {
                 self.engine.send(ServeCommand::Named { infohash, leechers });
@@ -410,11 +412,6 @@ impl Daemon {
         self.holdings.remove(&infohash);
     }
 
-    fn announce(&self, entry: Entry, event: AnnounceEvent) {
-        let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
-        tokio::spawn(tasks::announce(self.context.clone(), entry, event, self.peer_port, uploaded));
-    }
-
     /// Money is never written under a clock that is not known to be right.
     fn report(&mut self, now: Option<UnixSeconds>) {
         let context = self.context.clone();
@@ -439,11 +436,11 @@ impl Daemon {
         }
     }
 
-    fn refresh_holding(&mut self, infohash: Infohash, held_bytes: u64) {
+    fn refresh_holding(&mut self, infohash: Infohash) {
         match holdings(&self.context.store) {
             Ok(mut all) => {
                 if let Some(holding) = all.remove(&infohash) {
-                    self.holdings.insert(infohash, Holding { held_bytes, ..holding });
+                    self.holdings.insert(infohash, holding);
                 }
             }
             Err(error) => tracing::error!("cannot read what is held: {error}"),
@@ -524,11 +521,9 @@ impl Daemon {
         {
             tracing::error!("cannot keep what the line carried for the next start: {error}");
         }
-        let goodbyes = self.node.goodbyes().into_iter().map(|entry| {
-            let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
-            let context = self.context.clone();
-            tasks::announce(context, entry, AnnounceEvent::Stopped, self.peer_port, uploaded)
-        });
+        let (context, held, port) = (&self.context, &self.holdings, self.peer_port);
+        let goodbye = |entry| announcement(context, held, port, entry, AnnounceEvent::Stopped);
+        let goodbyes: Vec<_> = self.node.goodbyes().into_iter().map(goodbye).collect();
         let farewell = async {
             futures_util::future::join_all(goodbyes).await;
             if let Some(now) = self.clock.now().wall.synced()
@@ -572,12 +567,13 @@ fn save(store: &Store, hour: Option<UtcHour>, deltas: Vec<UsageDelta>) -> Messag
 pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, StoreError> {
     let holding = |c: StoredContent| {
         let holding = Holding {
-            held_bytes: c.held_bytes(),
-            name: c.name,
             size_bytes: c.total_bytes,
+            held_bytes: c.held_bytes(),
+            wanted_bytes: c.wanted_bytes(),
             web_seed_bytes: c.web_seed_bytes,
             peer_bytes: c.peer_bytes,
             egress_bytes: 0,
+            name: c.name,
         };
         (c.infohash, holding)
     };

@@ -1,14 +1,16 @@
 //! Shell of `larderd`: reads its configuration, wires the adapters to the pure node, runs until
 //! told to stop. The adapters (`serve`, `gateway`, `store`, `swarm`, `upstream`, `admin`) do not
-//! know each other; they meet in `start`, `daemon`, `auto`, `tasks`, `keeper` and `owner`.
+//! know each other; they meet in `start`, `daemon`, `auto`, `tasks`, `filling`, `keeper` and `owner`.
 
 pub mod admin;
+mod announcing;
 mod auto;
 mod books;
 mod clock;
 mod counting;
 mod daemon;
 mod damage;
+mod filling;
 pub mod gateway;
 mod identity;
 mod keeper;

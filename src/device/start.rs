@@ -282,7 +282,8 @@ fn node(
     let stored = store.contents()?.into_iter().map(|c| Stored {
         infohash: c.infohash,
         size_bytes: c.total_bytes,
-        complete: c.have.is_complete(),
+        complete: c.is_complete(),
+        part: c.part,
         pinned: c.pinned,
         linked: c.linked,
     });

@@ -21,7 +21,10 @@ use larder::{
         endpoints::{DeviceEndpoints, ENDPOINTS_FILE, HubEndpoints, STATUS_SOCKET},
         hub::{Books, Published},
     },
-    logic::infohash::Infohash,
+    logic::{
+        infohash::{Infohash, sha1},
+        metainfo::{NewLayout, NewMetainfo},
+    },
 };
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -414,6 +417,41 @@ pub fn random_file(path: &Path, bytes: usize, seed: u64) {
     let mut data = vec![0; bytes];
     rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut data);
     fs::write(path, data).expect("writes");
+}
+
+/// A finished download as a BitTorrent client leaves it: `data/film.bin` and `torrents/film.torrent`.
+pub struct FinishedDownload {
+    pub torrent_file: PathBuf,
+    pub torrent: Vec<u8>,
+    pub infohash: Infohash,
+}
+
+pub fn finished_download(
+    folder: &Path,
+    bytes: usize,
+    piece_length: u32,
+    seed: u64,
+) -> FinishedDownload {
+    for name in ["torrents", "data"] {
+        fs::create_dir(folder.join(name)).expect("creates");
+    }
+    let film = folder.join("data/film.bin");
+    random_file(&film, bytes, seed);
+    let content = fs::read(&film).expect("reads");
+    let hashes: Vec<u8> = content.chunks(piece_length as usize).flat_map(sha1).collect();
+    let (torrent, infohash) = NewMetainfo {
+        name: "film.bin",
+        piece_length,
+        pieces: &hashes,
+        layout: NewLayout::Single { length: bytes as u64 },
+        private: false,
+        tracker_tiers: &[],
+        web_seeds: &[],
+    }
+    .encode();
+    let torrent_file = folder.join("torrents/film.torrent");
+    fs::write(&torrent_file, &torrent).expect("writes");
+    FinishedDownload { torrent_file, torrent, infohash }
 }
 
 pub fn sha256(path: &Path) -> Vec<u8> {

@@ -69,6 +69,13 @@ const MIGRATIONS: &[&str] = &[
     -- since 1970. Another time means that the piece map says nothing about it any more.
     ALTER TABLE content ADD COLUMN linked_mtime_nanoseconds INTEGER;
 ",
+    "
+    -- What of a content is wanted, if not the whole: a run of its bytes, of which whole pieces count.
+    ALTER TABLE content ADD COLUMN part_start INTEGER;
+    ALTER TABLE content ADD COLUMN part_end INTEGER;
+    -- NULL in rows from before there were parts.
+    ALTER TABLE content ADD COLUMN piece_length INTEGER;
+",
 ];
 
 /// Opens the file and brings it to the current shape.

@@ -13,6 +13,7 @@ use crate::{
         ledger,
         metainfo::{Metainfo, NewLayout, NewMetainfo},
         now::{UnixSeconds, UtcHour, UtcMonth},
+        placement::Part,
         usage::{PeerClass, UsageDelta},
     },
 };
@@ -176,12 +177,68 @@ fn takes_the_space_before_the_first_byte() {
     let dir = folder();
     let store = open(&dir);
     let (metainfo, torrent, _) = content("film", 20);
-    store.begin(&metainfo, &torrent).expect("begins");
-    store.begin(&metainfo, &torrent).expect("begins again");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins again");
     let file = fs::metadata(store.content(metainfo.infohash).expect("opens").path()).expect("is");
     assert_eq!(file.len(), metainfo.total_bytes);
     assert!(file.blocks() * 512 >= metainfo.total_bytes, "{} blocks", file.blocks());
     assert_eq!(store.metainfo(metainfo.infohash).expect("reads"), Some(metainfo));
+}
+
+#[test]
+fn takes_the_space_of_a_part_alone_and_more_when_it_grows() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = folder();
+    let store = open(&dir);
+    let (metainfo, torrent, data) = content("film", 200);
+    let piece = u64::from(PIECE);
+    let begin = |part| store.begin(&metainfo, &torrent, part).expect("begins");
+    let taken = || {
+        let path = store.content(metainfo.infohash).expect("opens").path().to_owned();
+        let file = fs::metadata(path).expect("is");
+        assert_eq!(file.len(), metainfo.total_bytes);
+        file.blocks() * 512
+    };
+    let first = Part::of(0..20 * piece + 5);
+    assert_eq!(begin(first), first);
+    assert!((20 * piece..40 * piece).contains(&taken()), "{}", taken());
+    write_piece(&store, &metainfo, &data, 3);
+    store.mark_verified(metainfo.infohash, &[3], piece, 0).expect("marks");
+    let grown = Part::of(0..100 * piece);
+    assert_eq!(begin(Part::of(10 * piece..100 * piece)), grown);
+    assert!((100 * piece..120 * piece).contains(&taken()), "{}", taken());
+    assert_eq!(begin(first), grown, "what has its space keeps it");
+    let held = store.stored_content(metainfo.infohash).expect("reads").expect("is there");
+    assert_eq!((held.part, held.wanted_bytes(), held.held_bytes()), (grown, 100 * piece, piece));
+    assert_eq!(begin(Part::whole()), Part::whole());
+    assert!(taken() >= metainfo.total_bytes);
+    assert_eq!(
+        store.stored_content(metainfo.infohash).expect("reads").expect("is").have,
+        held.have
+    );
+}
+
+#[test]
+fn a_part_is_complete_when_its_own_pieces_are_there_also_after_a_restart() {
+    let dir = folder();
+    let store = open(&dir);
+    let (metainfo, torrent, data) = content("film", 10);
+    let part = Part::of(u64::from(7 * PIECE)..metainfo.total_bytes);
+    store.begin(&metainfo, &torrent, part).expect("begins");
+    for piece in [7, 9] {
+        write_piece(&store, &metainfo, &data, piece);
+    }
+    let stored =
+        |store: &Store| store.stored_content(metainfo.infohash).expect("reads").expect("is");
+    store.mark_verified(metainfo.infohash, &[7, 9], 1, 2).expect("marks");
+    assert!(!stored(&store).is_complete());
+    assert_eq!(stored(&store).held_bytes(), u64::from(2 * PIECE) - 100, "the last one is short");
+    write_piece(&store, &metainfo, &data, 8);
+    store.mark_verified(metainfo.infohash, &[8], 1, 2).expect("marks");
+    drop(store);
+    let held = stored(&open(&dir));
+    assert!(held.is_complete() && !held.have.is_complete());
+    assert_eq!((held.part, held.held_bytes()), (part, held.wanted_bytes()));
 }
 
 #[test]
@@ -190,7 +247,7 @@ fn says_how_much_space_is_missing_and_leaves_nothing_behind() {
     let store = open(&dir);
     let (mut metainfo, torrent, _) = content("film", 1);
     metainfo.total_bytes = u64::MAX / 4;
-    let error = store.begin(&metainfo, &torrent).expect_err("too large");
+    let error = store.begin(&metainfo, &torrent, Part::whole()).expect_err("too large");
     assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
     assert_eq!(store.contents().expect("lists"), []);
     assert_eq!(fs::read_dir(dir.path().join("content")).expect("lists").count(), 0);
@@ -201,7 +258,7 @@ fn remembers_verified_pieces_and_where_they_came_from() {
     let dir = folder();
     let store = open(&dir);
     let (metainfo, torrent, data) = content("film", 4);
-    store.begin(&metainfo, &torrent).expect("begins");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
     write_piece(&store, &metainfo, &data, 1);
     write_piece(&store, &metainfo, &data, 3);
     store.mark_verified(metainfo.infohash, &[1, 3], 100, 30).expect("marks");
@@ -237,7 +294,7 @@ fn removes_content_but_not_what_it_earned() {
     let dir = folder();
     let store = open(&dir);
     let (metainfo, torrent, _) = content("film", 4);
-    store.begin(&metainfo, &torrent).expect("begins");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
     store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
     store.remove(metainfo.infohash).expect("removes");
     assert_eq!(store.contents().expect("lists"), []);
@@ -251,8 +308,8 @@ fn cleans_up_what_a_crash_left_half_done() {
     let store = open(&dir);
     let (whole, whole_torrent, _) = content("whole", 2);
     let (lost, lost_torrent, _) = content("lost file", 2);
-    store.begin(&whole, &whole_torrent).expect("begins");
-    store.begin(&lost, &lost_torrent).expect("begins");
+    store.begin(&whole, &whole_torrent, Part::whole()).expect("begins");
+    store.begin(&lost, &lost_torrent, Part::whole()).expect("begins");
     drop(store);
 
     let contents = dir.path().join("content");
@@ -267,7 +324,7 @@ fn cleans_up_what_a_crash_left_half_done() {
     assert_eq!(held, [whole.infohash]);
     assert!(!orphan.exists());
     assert!(contents.join("owners-notes.txt").exists());
-    store.begin(&lost, &lost_torrent).expect("begins again");
+    store.begin(&lost, &lost_torrent, Part::whole()).expect("begins again");
 }
 
 #[test]
@@ -276,7 +333,7 @@ fn finds_everything_again_after_a_crash() {
     let store = open(&dir);
     let (metainfo, torrent, data) = content("film", 4);
     let key = SigningKey::generate();
-    store.begin(&metainfo, &torrent).expect("begins");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
     write_piece(&store, &metainfo, &data, 0);
     store.mark_verified(metainfo.infohash, &[0], 7, 0).expect("marks");
     store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");

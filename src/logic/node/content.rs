@@ -7,7 +7,7 @@ use crate::logic::{
     hotlist::Entry,
     infohash::Infohash,
     now::{Monotonic, WallTime},
-    placement::Held,
+    placement::{Held, Part},
 };
 
 #[derive(Clone, Debug)]
@@ -17,7 +17,9 @@ pub(super) struct Content {
     pub phase: Phase,
     /// It takes up room on disk.
     pub stored: bool,
+    /// Of `part`.
     pub complete: bool,
+    pub part: Part,
     pub pinned: bool,
     pub linked: bool,
     pub problem: Option<String>,
@@ -34,6 +36,7 @@ impl Content {
         let mut content = Content {
             stored: true,
             complete: s.complete,
+            part: s.part,
             pinned: s.pinned,
             linked: s.linked,
             ..Content::new(None, s.size_bytes)
@@ -55,6 +58,7 @@ impl Content {
             phase: Phase::Waiting,
             stored: false,
             complete: false,
+            part: Part::whole(),
             pinned: false,
             linked: false,
             problem: None,
@@ -99,7 +103,8 @@ impl Content {
 
     pub fn completed(&mut self) {
         self.complete = true;
-        self.completed_here = true;
+        // To a tracker only the whole is complete (BEP 3).
+        self.completed_here = self.part.is_whole();
         self.problem = None;
         self.retry.succeeded();
         if self.phase == Phase::Filling {

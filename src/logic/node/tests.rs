@@ -131,7 +131,8 @@ fn policy() -> Policy {
 }
 
 fn stored(n: u8, size_bytes: u64, complete: bool) -> Stored {
-    Stored { infohash: hash(n), size_bytes, complete, pinned: false, linked: false }
+    let part = Part::whole();
+    Stored { infohash: hash(n), size_bytes, complete, part, pinned: false, linked: false }
 }
 
 fn pinned(n: u8, size_bytes: u64) -> Stored {
@@ -140,7 +141,7 @@ fn pinned(n: u8, size_bytes: u64) -> Stored {
 
 fn fills(commands: &[Command]) -> Vec<Infohash> {
     let fill = |c: &Command| match c {
-        Command::Fill(entry) => Some(entry.infohash),
+        Command::Fill { entry, .. } => Some(entry.infohash),
         _ => None,
     };
     commands.iter().filter_map(fill).collect()
@@ -319,7 +320,11 @@ fn what_is_damaged_goes_on_being_served_and_is_filled_again() {
     let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
     bench.pass(0);
     let commands = bench.event(Event::Damaged(hash(1)));
-    assert_eq!(commands, [Command::Fill(entry(1, 100))], "nothing is taken from its peers");
+    assert_eq!(
+        commands,
+        [Command::Fill { entry: entry(1, 100), part: Part::whole() }],
+        "nothing is taken from its peers"
+    );
     assert_eq!(bench.event(Event::Damaged(hash(1))), [], "it is being filled already");
     bench.event(Event::FillCompleted(hash(1)));
     assert_eq!(bench.phase(1), Some(Phase::Serving));

@@ -20,16 +20,6 @@ pub struct Servable {
     pub have: Bitfield,
 }
 
-impl Servable {
-    pub fn held_bytes(&self) -> u64 {
-        let pieces = self.have.iter_held().map(|piece| {
-            let start = u64::from(piece) * u64::from(self.piece_length);
-            self.total_bytes.saturating_sub(start).min(u64::from(self.piece_length))
-        });
-        pieces.sum()
-    }
-}
-
 /// Names a content as long as the shelf lives; never given twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ContentKey(u64);
@@ -266,13 +256,6 @@ pub(super) mod tests {
         assert_eq!(at(4, 1, 100), None);
         assert_eq!(at(5, 0, 0), None);
         assert_eq!(at(u32::MAX, u32::MAX, u32::MAX), None);
-    }
-
-    #[test]
-    fn counts_the_last_piece_as_short_as_it_is() {
-        let mut have = Bitfield::empty(5);
-        assert!(have.set(1) && have.set(4));
-        assert_eq!(servable(have).held_bytes(), 32 * 1024 + 100);
     }
 
     #[test]
