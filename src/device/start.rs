@@ -25,7 +25,7 @@ use super::{
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
     identity::Identity,
-    keeper::{self, Desk, Keeper},
+    keeper::{self, Desk, Keeper, Scrub},
     lan::LanService,
     line::{self, Line},
     message::Message,
@@ -119,6 +119,7 @@ impl Daemon {
         let (messages, inbox) = mpsc::channel(INBOX);
         let settings = serve_settings(&config, &identity, listeners, peer, engine_awake.clone());
         let (engine, keeper) = start_serving(settings, &store, &messages)?;
+        Scrub::start(store.clone(), keeper.clone(), config.cache.scrub_bytes_per_second)?;
         let is_auto = config.serve.egress().is_auto;
         let auto = is_auto.then(|| Auto::start(&config, &engine)).transpose()?;
         let (status, seen) = watch::channel(empty_status(&config));

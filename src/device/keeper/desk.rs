@@ -32,6 +32,8 @@ pub enum Task {
     Forget(Infohash),
     /// Somebody waits for a lease of ours to end; the signal does not say which.
     LeaseWanted,
+    /// On the disk it is not what it should be, whatever the page cache has.
+    Rotten(Infohash, u32),
     Look,
 }
 
@@ -69,6 +71,10 @@ impl Desk {
 
     pub fn lease_wanted(&self) {
         self.leave(Task::LeaseWanted);
+    }
+
+    pub fn rotten(&self, infohash: Infohash, piece: u32) {
+        self.leave(Task::Rotten(infohash, piece));
     }
 
     /// Call now and then.

@@ -2,11 +2,15 @@
 //! the file. Says what a piece is; what follows from that is the keeper's business.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt},
-    path::Path,
     sync::Arc,
+};
+
+use nix::{
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    libc,
 };
 
 use crate::{
@@ -107,13 +111,10 @@ impl Kept {
         self.guard == Guard::Leased && sys::lease_is_wanted_back(&self.file)
     }
 
-    /// Whether the file at `path` is still this one; an error if there is none.
-    pub fn look(&self, path: &Path) -> io::Result<bool> {
-        let (there, here) = (fs::symlink_metadata(path)?, self.file.metadata()?);
-        if !there.is_file() {
-            let why = "there is something else in its place";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
+    /// Whether the file in the store is still this one; an error if there is none.
+    pub fn look(&self, store: &Store, infohash: Infohash) -> io::Result<bool> {
+        let there = store.open_for_serving(infohash)?.metadata()?;
+        let here = self.file.metadata()?;
         Ok((there.dev(), there.ino()) == (here.dev(), here.ino()))
     }
 
@@ -147,6 +148,12 @@ impl Kept {
         self.judge(piece, hash.finish(), Some(bytes.into()))
     }
 
+    /// What is read next of this piece comes from the disk.
+    pub fn forget_cached(&self, piece: u32) {
+        let (offset, length) = (self.metainfo.piece_offset(piece), self.piece_bytes(piece));
+        forget_cached(&self.file, offset, length);
+    }
+
     fn judge(&mut self, piece: u32, hash: [u8; 20], bytes: Option<Arc<[u8]>>) -> Verdict {
         self.read_some = true;
         match self.metainfo.piece_hash(piece) == Some(&hash[..]) {
@@ -156,12 +163,10 @@ impl Kept {
     }
 }
 
-/// What lay there is not there any more, as opposed to a disk that has trouble.
-pub(super) fn is_gone(error: &io::Error) -> bool {
-    use nix::libc::{ELOOP, ENOTDIR};
-    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::InvalidData];
-    kinds.contains(&error.kind())
-        || error.raw_os_error().is_some_and(|code| [ELOOP, ENOTDIR].contains(&code))
+/// A hint; a kernel that does not take it reads what it has.
+pub(super) fn forget_cached(file: &File, offset: u64, length: u64) {
+    let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    let _ = posix_fadvise(file, offset as libc::off_t, length as libc::off_t, advice);
 }
 
 fn as_io(error: StoreError) -> io::Error {

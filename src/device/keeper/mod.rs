@@ -9,6 +9,7 @@
 mod desk;
 mod kept;
 mod round;
+mod scrub;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -20,16 +21,19 @@ use std::{
 
 use tokio::sync::mpsc;
 
-pub use self::desk::{Desk, desk};
+pub use self::{
+    desk::{Desk, desk},
+    scrub::Scrub,
+};
 use self::{
     desk::{Files, Task},
-    kept::{Guard, Kept, Verdict, is_gone},
+    kept::{Guard, Kept, Verdict},
     round::Round,
 };
 use super::{
     message::{Found, Message},
     serve::{Remote, ServeCommand},
-    store::Store,
+    store::{Store, is_gone},
 };
 use crate::logic::infohash::Infohash;
 
@@ -149,6 +153,13 @@ impl Keeper {
             }
             Task::Forget(infohash) => self.forget(infohash),
             Task::LeaseWanted => self.look_at_leases(),
+            Task::Rotten(infohash, piece) => {
+                if let Some(kept) = self.kept.get(&infohash) {
+                    kept.forget_cached(piece);
+                }
+                self.withdraw(infohash, piece);
+                self.tell(Found::ToMend(infohash));
+            }
             Task::Look => self.look(),
         }
     }
@@ -314,7 +325,7 @@ impl Keeper {
         let mut lost = vec![];
         let mut doubtful = vec![];
         for (infohash, kept) in &mut self.kept {
-            match kept.look(&self.store.data_path(*infohash)) {
+            match kept.look(&self.store, *infohash) {
                 Ok(true) => {
                     if kept.guard() && std::mem::take(&mut kept.suspect) {
                         doubtful.push(*infohash);

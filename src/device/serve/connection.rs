@@ -3,18 +3,20 @@
 //! Decides nothing about the protocol.
 
 use std::{
-    fs::File,
     io::{self, Read},
     net::{IpAddr, SocketAddr},
-    os::unix::fs::FileExt,
     time::Duration,
 };
 
 use mio::net::TcpStream;
-use nix::{errno::Errno, libc, sys::sendfile::sendfile64};
+use nix::libc;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{files::OpenFiles, pipe::BlockPipe};
+use super::{
+    blocks::{cold_piece, content_file, copy_chunk, is_in_memory, send, send_block},
+    files::OpenFiles,
+    pipe::BlockPipe,
+};
 use crate::device::sys;
 use crate::logic::{
     governor::{
@@ -24,7 +26,7 @@ use crate::logic::{
     now::Monotonic,
     outreach::{Call, Outreach},
     usage::{PeerClass, Usage},
-    wire::{Chunk, Close, ContentKey, LocalPeer, PeerSession, Shelf, mse::Keyring},
+    wire::{Chunk, Close, LocalPeer, PeerSession, Shelf, mse::Keyring},
 };
 
 /// Unsent bytes that the kernel may hold for a peer, so that the connection is busy between two
@@ -110,6 +112,8 @@ pub(super) enum Turn {
     /// The permit was not given.
     Wait(Monotonic),
     Paused,
+    /// What comes next has to be read from the disk first, this piece of the connection's content.
+    Cold(u32),
 }
 
 impl Connection {
@@ -308,6 +312,10 @@ impl Connection {
             Permit::WaitUntil(t) => return Ok(Turn::Wait(t)),
             Permit::Paused => return Ok(Turn::Paused),
         }
+        if let Some(piece) = cold_piece(chunk, shelf, files, now)? {
+            pacer.give_back(wire);
+            return Ok(Turn::Cold(piece));
+        }
         let sent = match chunk {
             Chunk::Opening(bytes) => send(&self.stream, bytes, 0)?,
             chunk if encrypts || is_in_memory(chunk, shelf, files) => {
@@ -350,6 +358,12 @@ impl Connection {
         }
         if files.memory.has_any_of(content) {
             return Ok(None);
+        }
+        let blocks = || self.session.upcoming_blocks(shelf).take(blocks_max);
+        let start = blocks().next().map_or(0, |block| block.offset());
+        let end = blocks().last().map_or(0, |block| block.offset() + u64::from(block.length()));
+        if let Some(piece) = files.cold_piece(shelf, content, start..end, now)? {
+            return Ok(Some((Turn::Cold(piece), 0)));
         }
         let file = content_file(files, shelf, content)?;
         let offered = pipe.fill(file, self.session.upcoming_blocks(shelf).take(blocks_max))?;
@@ -486,101 +500,4 @@ fn not_sent_bytes(share: Option<u64>) -> u32 {
     let in_time = u128::from(share) * NOT_SENT_TIME.as_millis() / 1000;
     let bytes = u32::try_from(in_time).unwrap_or(1 << 30).min(1 << 30);
     bytes.next_power_of_two().max(NOT_SENT_BYTES_MIN)
-}
-
-fn content_file<'a>(
-    files: &'a mut OpenFiles,
-    shelf: &Shelf,
-    content: ContentKey,
-) -> Result<&'a File, Close> {
-    let infohash = shelf.get(content).ok_or(Close::ContentRemoved)?.infohash();
-    files.get(content, infohash).map_err(|error| {
-        tracing::error!(%infohash, %error, "the content's file cannot be opened");
-        Close::Unreadable
-    })
-}
-
-fn is_in_memory(chunk: Chunk<'_>, shelf: &Shelf, files: &mut OpenFiles) -> bool {
-    match chunk {
-        Chunk::Block { content, offset, .. } => files.memory.find(shelf, content, offset).is_some(),
-        Chunk::Opening(_) | Chunk::Control(_) => false,
-    }
-}
-
-/// The chunk's bytes, block included, into a buffer of just its size.
-fn copy_chunk(
-    chunk: Chunk<'_>,
-    shelf: &Shelf,
-    files: &mut OpenFiles,
-    out: &mut [u8],
-) -> Result<(), Close> {
-    match chunk {
-        Chunk::Opening(bytes) | Chunk::Control(bytes) => out.copy_from_slice(bytes),
-        Chunk::Block { header, content, offset, length: _ } => {
-            let (start, block) = out.split_at_mut(header.len());
-            start.copy_from_slice(header);
-            if let Some(piece) = files.memory.find(shelf, content, offset) {
-                let content = shelf.get(content).ok_or(Close::ContentRemoved)?;
-                let at = (offset - content.piece_offset(content.piece_at(offset))) as usize;
-                let bytes = piece.get(at..at + block.len()).ok_or(Close::Unreadable)?;
-                block.copy_from_slice(bytes);
-                return Ok(());
-            }
-            let file = content_file(files, shelf, content)?;
-            file.read_exact_at(block, offset).map_err(|error| {
-                tracing::error!(offset, %error, "the content's file cannot be read");
-                Close::Unreadable
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Bytes that the socket took; fewer than offered means that it is full.
-fn send(stream: &TcpStream, bytes: &[u8], flags: i32) -> Result<u64, Close> {
-    loop {
-        match SockRef::from(stream).send_with_flags(bytes, flags | libc::MSG_NOSIGNAL) {
-            Ok(n) => return Ok(n as u64),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(Close::Broken),
-        }
-    }
-}
-
-/// The header waits in the kernel (MSG_MORE) for the block, which goes from the page cache to the
-/// socket without passing through this process.
-fn send_block(
-    stream: &TcpStream,
-    header: &[u8],
-    file: &File,
-    offset: u64,
-    length: u32,
-) -> Result<u64, Close> {
-    let mut sent = 0;
-    if !header.is_empty() {
-        sent = send(stream, header, libc::MSG_MORE)?;
-        if sent < header.len() as u64 {
-            return Ok(sent);
-        }
-    }
-    let mut at = i64::try_from(offset).map_err(|_| Close::Unreadable)?;
-    let mut left = length as usize;
-    while left > 0 {
-        match sendfile64(stream, file, Some(&mut at), left) {
-            Ok(0) => {
-                tracing::error!(offset = at, "the content's file ends before its content does");
-                return Err(Close::Unreadable);
-            }
-            Ok(n) => {
-                left -= n;
-                sent += n as u64;
-            }
-            Err(Errno::EAGAIN) => break,
-            Err(Errno::EINTR) => {}
-            Err(Errno::EIO) => return Err(Close::Unreadable),
-            Err(_) => return Err(Close::Broken),
-        }
-    }
-    Ok(sent)
 }

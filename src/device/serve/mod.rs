@@ -7,6 +7,7 @@
 //! learns that at once from ICMP. Answering with a µTP reset was tried and is worse: Transmission 3
 //! takes it for a lost connection, drops its TCP attempt, and tries µTP again the next time.
 
+mod blocks;
 mod connection;
 mod deadlines;
 mod engine;

@@ -5,12 +5,11 @@
 use std::{
     fs, io,
     ops::Range,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
 };
 
-use nix::libc;
+use nix::{fcntl::OFlag, libc};
 use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
 
 use super::{ContentFile, Store, StoreError, adopt::modified_nanoseconds, data_dir};
@@ -215,8 +214,12 @@ impl Store {
         if self.stored_content(infohash)?.is_none() {
             return Ok(None);
         }
-        let path = self.folder(infohash).join(METAINFO);
-        fs::read(&path).map(Some).map_err(StoreError::io("read", path))
+        let mut bytes = vec![];
+        let read = self
+            .open_beneath(infohash, METAINFO, OFlag::O_RDONLY)
+            .and_then(|mut file| io::Read::read_to_end(&mut file, &mut bytes));
+        read.map_err(StoreError::io("read", self.folder(infohash).join(METAINFO)))?;
+        Ok(Some(bytes))
     }
 
     pub fn metainfo(&self, infohash: Infohash) -> Result<Option<Metainfo>, StoreError> {
@@ -240,7 +243,10 @@ impl Store {
             Some(_) => {}
         }
         let path = self.folder(infohash).join(DATA);
-        let file = Arc::new(ContentFile::open(path.clone()).map_err(StoreError::io("open", path))?);
+        let file = self
+            .open_beneath(infohash, DATA, OFlag::O_RDWR)
+            .map_err(StoreError::io("open", &path))?;
+        let file = Arc::new(ContentFile::new(file, path));
         self.0.files.lock().insert(infohash, Arc::downgrade(&file));
         Ok(file)
     }
@@ -306,16 +312,25 @@ impl Store {
         Ok(step.commit()?)
     }
 
-    /// Where the data lies, for whoever looks whether it is still the same file.
-    pub fn data_path(&self, infohash: Infohash) -> PathBuf {
-        self.folder(infohash).join(DATA)
-    }
-
     /// A descriptor of its own for serving, read-only.
     pub fn open_for_serving(&self, infohash: Infohash) -> io::Result<fs::File> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).custom_flags(libc::O_NOFOLLOW);
-        options.open(self.folder(infohash).join(DATA))
+        self.open_beneath(infohash, DATA, OFlag::O_RDONLY)
+    }
+
+    /// For looking at what is really on the disk: what is read goes past the page cache where the
+    /// filesystem can do that. Says whether it can.
+    pub fn open_past_cache(&self, infohash: Infohash) -> io::Result<(fs::File, bool)> {
+        match self.open_beneath(infohash, DATA, OFlag::O_RDONLY | OFlag::O_DIRECT) {
+            Ok(file) => Ok((file, true)),
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                self.open_for_serving(infohash).map(|file| (file, false))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn open_beneath(&self, infohash: Infohash, name: &str, flags: OFlag) -> io::Result<fs::File> {
+        self.0.contents.open(&Path::new(&infohash.to_string()).join(name), flags)
     }
 
     /// Forgets a content and frees its space. What it served stays in the ledger. Fine to repeat.
@@ -340,7 +355,16 @@ impl Store {
         let held = self.rows()?;
         for content in &held {
             let data = self.folder(content.infohash).join(DATA);
-            let found = fs::symlink_metadata(&data).ok().filter(|m| m.is_file());
+            let opened = self.open_for_serving(content.infohash);
+            let found = match opened.and_then(|file| file.metadata()) {
+                Ok(found) => Some(found),
+                Err(e) if is_gone(&e) => None,
+                // A disk with trouble has lost nothing yet.
+                Err(e) => {
+                    tracing::error!("cannot open {}: {e}", data.display());
+                    continue;
+                }
+            };
             let length = found.as_ref().map(|m| m.len());
             let changed = content
                 .linked_mtime_nanoseconds
@@ -395,6 +419,13 @@ impl Store {
             linked: row.linked_mtime_nanoseconds.is_some(),
         })
     }
+}
+
+/// What lay there is not there any more, or is something else, as opposed to a disk that has trouble.
+pub fn is_gone(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::InvalidData];
+    let codes = [libc::ELOOP, libc::ENOTDIR, libc::EXDEV, libc::ENXIO];
+    kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|e| codes.contains(&e))
 }
 
 const SELECT_CONTENT: &str = "SELECT infohash, name, total_bytes, pieces, have, web_seed_bytes,

@@ -3,6 +3,7 @@
 //! what goes into a report is `logic::ledger`'s business, what is held is `logic::placement`'s.
 
 mod adopt;
+mod beneath;
 mod content_file;
 mod contents;
 mod data_dir;
@@ -20,12 +21,15 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::data_dir::{DataDir, Found};
 pub use self::{
     adopt::{AdoptError, Adopted, Room, Source},
     content_file::ContentFile,
-    contents::StoredContent,
+    contents::{StoredContent, is_gone},
     error::StoreError,
+};
+use self::{
+    beneath::Beneath,
+    data_dir::{DataDir, Found},
 };
 use crate::logic::{infohash::Infohash, usage::Usage};
 
@@ -35,6 +39,8 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     dir: DataDir,
+    /// The folder of all contents.
+    contents: Beneath,
     db: Mutex<Connection>,
     /// Content files that are open for filling: all users of one share a descriptor, and the last one
     /// closes it, since nobody may write to a file while it is served.
@@ -53,8 +59,12 @@ impl Store {
         let dir = DataDir::open(data_dir)?;
         let found = dir.look()?;
         let db = schema::open(&dir.database())?;
+        let root = dir.content();
+        data_dir::create_private(&root)?;
+        let contents = Beneath::new(&root).map_err(StoreError::io("open", root))?;
         let store = Store(Arc::new(Inner {
             dir,
+            contents,
             db: Mutex::new(db),
             files: Mutex::default(),
             egress: Mutex::default(),

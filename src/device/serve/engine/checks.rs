@@ -41,7 +41,13 @@ impl Loop {
         }
     }
 
-    pub(super) fn take_proof(&mut self, infohash: Infohash, piece: u32, bytes: Option<Arc<[u8]>>) {
+    pub(super) fn take_proof(
+        &mut self,
+        infohash: Infohash,
+        piece: u32,
+        bytes: Option<Arc<[u8]>>,
+        now: Monotonic,
+    ) {
         let Some(key) = self.shelf.find(infohash) else { return };
         self.asked.remove(&(key, piece));
         if !self.shelf.get_mut(key).is_some_and(|content| content.prove(piece)) {
@@ -52,7 +58,10 @@ impl Loop {
                 self.files.memory.insert(key, piece, bytes);
                 self.make_room_in_memory();
             }
-            None => self.files.memory.forget_piece(key, piece),
+            None => {
+                self.files.memory.forget_piece(key, piece);
+                self.files.handle_read(key, piece, now);
+            }
         }
         self.join_turns_of(key);
     }
@@ -151,6 +160,17 @@ impl Loop {
         for index in self.connections_of(key) {
             self.ask_for_checks(index);
         }
+    }
+
+    /// The page cache has lost what was checked: it is read, and checked, before it leaves.
+    pub(super) fn handle_cold(&mut self, index: u32, piece: u32) {
+        let Some(Some(connection)) = self.connections.get_mut(index as usize) else { return };
+        let Some(key) = connection.session.content() else { return };
+        if let Some(content) = self.shelf.get_mut(key) {
+            content.doubt(piece);
+        }
+        // Its block goes back into the queue.
+        connection.session.poll_chunk(&self.shelf);
     }
 
     fn refers_to_file(&mut self, index: u32) -> bool {

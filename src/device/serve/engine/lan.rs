@@ -102,6 +102,11 @@ impl Loop {
                     self.lan_turns.leave();
                     self.handle_left_turns(index);
                 }
+                Ok(Turn::Cold(piece)) => {
+                    self.handle_cold(index, piece);
+                    self.lan_turns.leave();
+                    self.handle_left_turns(index);
+                }
                 Ok(Turn::Wait(_) | Turn::Paused) => return,
                 Err(why) => {
                     self.handle_unreadable(index, why);

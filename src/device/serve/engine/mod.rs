@@ -171,7 +171,7 @@ impl Loop {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             pipe: BlockPipe::new()?,
             shelf: if checker.is_some() { Shelf::with_checks() } else { Shelf::default() },
-            files: OpenFiles::new(content),
+            files: OpenFiles::new(content, checker.is_some()),
             checker,
             asked: BTreeSet::new(),
             withholding: vec![],
@@ -346,7 +346,7 @@ impl Loop {
                 self.files.remove(key);
             }
             ServeCommand::Proven { infohash, piece, bytes } => {
-                self.take_proof(infohash, piece, bytes);
+                self.take_proof(infohash, piece, bytes, now);
             }
             ServeCommand::Withdraw { infohash, pieces } => self.withdraw(infohash, &pieces, now),
             ServeCommand::Distrust { infohash } => self.distrust(infohash),

@@ -58,6 +58,11 @@ impl Loop {
                     self.turns.leave();
                     self.handle_left_turns(index);
                 }
+                Ok(Turn::Cold(piece)) => {
+                    self.handle_cold(index, piece);
+                    self.turns.leave();
+                    self.handle_left_turns(index);
+                }
                 Ok(Turn::Wait(at)) => {
                     self.shares.handle_wait();
                     self.send_at = Some(at);
