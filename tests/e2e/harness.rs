@@ -139,6 +139,8 @@ pub struct Lab {
     /// Appended to larder-hub's configuration.
     pub hub_extra: String,
     pub list_interval_seconds: u32,
+    pub report_interval_seconds: u32,
+    pub device_environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -158,6 +160,8 @@ impl Lab {
             peer_address: None,
             hub_extra: String::new(),
             list_interval_seconds: 1,
+            report_interval_seconds: 1,
+            device_environment: vec![],
             namespace: None,
             hub_port,
             peer_port,
@@ -236,9 +240,10 @@ impl Lab {
         let config = self.path("hub.toml");
         let text = format!(
             "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
-             [policy]\nlist_interval_seconds = {}\nreport_interval_seconds = 1\n{}\n",
+             [policy]\nlist_interval_seconds = {}\nreport_interval_seconds = {}\n{}\n",
             self.path("hub"),
             self.list_interval_seconds,
+            self.report_interval_seconds,
             self.hub_extra,
             address = self.address,
             port = self.hub_port
@@ -301,7 +306,10 @@ impl Lab {
         let config = self.write_device_config();
         let _ = fs::remove_file(self.path("device").join(ENDPOINTS_FILE));
         let device = spawn(
-            self.command(env!("CARGO_BIN_EXE_larderd")).arg("--config").arg(&config),
+            self.command(env!("CARGO_BIN_EXE_larderd"))
+                .arg("--config")
+                .arg(&config)
+                .envs(self.device_environment.iter().map(|(name, value)| (name, value))),
             &self.path("larderd.log"),
         );
         self.device = Some(device);
@@ -361,17 +369,6 @@ impl Lab {
             self.content(infohash)
                 .filter(|c| c.state == ContentState::Serving && c.held_bytes == c.size_bytes)
         })
-    }
-
-    /// Waits until nobody is connected and nothing more is counted.
-    pub fn wait_until_quiet(&self) {
-        let mut before = None;
-        wait_for("a quiet device", || {
-            let status = self.status().filter(|status| status.peers_connected == 0)?;
-            let counted: Vec<u64> = status.cache.contents.iter().map(|c| c.egress_bytes).collect();
-            let rate = *status.egress_history.last()?;
-            (before.replace(counted.clone()) == Some(counted) && rate == 0).then_some(())
-        });
     }
 
     /// Waits until the device's ledger and the hub's books both have `bytes` for this content, and
