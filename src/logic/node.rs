@@ -24,7 +24,7 @@ use super::{
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
     now::{Monotonic, Now, UnixSeconds},
-    placement::{self, Budget, Held},
+    placement::{self, Budget, Held, Part},
 };
 
 /// First wait and longest wait after a failed fill. Waits are drawn at random below the bound.
@@ -75,8 +75,11 @@ pub enum Event {
 pub enum Command {
     Enrol,
     FetchList,
-    /// Fill it, and serve what is verified meanwhile.
-    Fill(Entry),
+    /// Fill this part of it, and serve what is verified meanwhile.
+    Fill {
+        entry: Entry,
+        part: Part,
+    },
     Serve(Infohash),
     /// Stop filling and serving it, then delete it.
     Evict(Infohash),
@@ -114,7 +117,10 @@ pub struct Settings {
 pub struct Stored {
     pub infohash: Infohash,
     pub size_bytes: u64,
+    /// Every piece of `part` is there and verified.
     pub complete: bool,
+    /// What of it is wanted here.
+    pub part: Part,
     /// The owner wants it here: it is served without a list or a clock, and stays.
     pub pinned: bool,
 }
@@ -460,7 +466,7 @@ impl<R: Rng> Node<R> {
             content.stored = true;
             content.retry_at = None;
             self.fill_running = Some(*infohash);
-            self.commands.push_back(Command::Fill(entry));
+            self.commands.push_back(Command::Fill { entry, part: content.part });
             return;
         }
     }

@@ -15,6 +15,7 @@ use larder::logic::{
     infohash::Infohash,
     node::{Command, Event, Node, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
+    placement::Part,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -123,6 +124,7 @@ impl Fleet {
                 infohash: Infohash([n; 20]),
                 size_bytes: 1000,
                 complete: true,
+                part: Part::whole(),
                 pinned: false,
             });
             let followed = Some((list(1, CONTENTS), policy(), valid_until()));
@@ -209,7 +211,7 @@ impl Fleet {
                 self.evicted_after.push(self.now.saturating_since(since) + LOADING);
                 return None;
             }
-            Command::Fill(_) | Command::Serve(_) | Command::SetAllowance(_) => return None,
+            Command::Fill { .. } | Command::Serve(_) | Command::SetAllowance(_) => return None,
         })
     }
 

@@ -16,6 +16,7 @@ use larder::logic::{
     infohash::Infohash,
     node::{Command, Event, Node, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
+    placement::Part,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -173,6 +174,7 @@ fn node(
         infohash: *infohash,
         size_bytes: held.size_bytes,
         complete: held.is_complete,
+        part: Part::whole(),
         pinned: held.is_pinned,
     });
     let now = Now { monotonic: Monotonic::START, wall };
@@ -416,7 +418,7 @@ impl Household {
             *self.commands_by_hour.entry(self.truth / HOUR).or_default() += 1;
             match command {
                 Command::FetchList => self.look(),
-                Command::Fill(entry) => self.fill(&entry),
+                Command::Fill { entry, .. } => self.fill(&entry),
                 Command::Serve(infohash) => {
                     let held = self.disk.get(&infohash).copied();
                     let held = held.unwrap_or_else(|| {

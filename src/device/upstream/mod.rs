@@ -19,6 +19,8 @@ pub use exchange::get;
 pub use hub::Hub;
 pub use repo::{Answer, FetchedList, ListRepository, Outcome};
 
+use crate::logic::now::UnixSeconds;
+
 /// An operator's server that has not begun to answer by then will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a whole exchange, whatever `exchange` lets pass: the largest body at the least rate takes less.
@@ -54,6 +56,16 @@ impl UpstreamError {
             UpstreamError::Unreachable { .. } => Fault::Network,
             UpstreamError::Local(_) => Fault::Local,
             _ => Fault::Operator,
+        }
+    }
+
+    /// The hub's time, where it refused a request because ours is wrong.
+    pub fn server_time(&self) -> Option<UnixSeconds> {
+        match self {
+            UpstreamError::Refused { code, expected, .. } if code == "clock_skew" => {
+                expected.map(UnixSeconds)
+            }
+            _ => None,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::logic::{
     hotlist::Entry,
     infohash::Infohash,
     now::{Monotonic, WallTime},
-    placement::Held,
+    placement::{Held, Part},
 };
 
 #[derive(Clone, Debug)]
@@ -19,7 +19,9 @@ pub(super) struct Content {
     pub phase: Phase,
     /// It takes up room on disk.
     pub stored: bool,
+    /// Of `part`.
     pub complete: bool,
+    pub part: Part,
     pub pinned: bool,
     pub problem: Option<String>,
     pub retry: Backoff,
@@ -37,6 +39,7 @@ impl Content {
         Content {
             stored: true,
             complete: s.complete,
+            part: s.part,
             pinned: s.pinned,
             ..Content::new(None, s.size_bytes)
         }
@@ -53,6 +56,7 @@ impl Content {
             phase: Phase::Waiting,
             stored: false,
             complete: false,
+            part: Part::whole(),
             pinned: false,
             problem: None,
             retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
@@ -100,7 +104,8 @@ impl Content {
 
     pub fn completed(&mut self) {
         self.complete = true;
-        self.completed_here = true;
+        // To a tracker only the whole is complete (BEP 3).
+        self.completed_here = self.part.is_whole();
         self.problem = None;
         self.retry.succeeded();
         if self.phase == Phase::Filling {

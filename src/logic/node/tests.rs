@@ -133,7 +133,7 @@ fn policy() -> Policy {
 }
 
 fn stored(n: u8, size_bytes: u64, complete: bool) -> Stored {
-    Stored { infohash: hash(n), size_bytes, complete, pinned: false }
+    Stored { infohash: hash(n), size_bytes, complete, part: Part::whole(), pinned: false }
 }
 
 fn pinned(n: u8, size_bytes: u64) -> Stored {
@@ -142,7 +142,7 @@ fn pinned(n: u8, size_bytes: u64) -> Stored {
 
 fn fills(commands: &[Command]) -> Vec<Infohash> {
     let fill = |c: &Command| match c {
-        Command::Fill(entry) => Some(entry.infohash),
+        Command::Fill { entry, .. } => Some(entry.infohash),
         _ => None,
     };
     commands.iter().filter_map(fill).collect()

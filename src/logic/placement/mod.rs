@@ -2,11 +2,14 @@
 //! the owner's disk quota, of which the owner's own pins come first. Simple and stable: value per byte, and a holder's advantage so that two
 //! contents of about the same value do not push each other out for ever. Decides; moves no byte.
 
+mod part;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
 };
 
+pub use self::part::Part;
 use super::{hotlist::HotList, infohash::Infohash, now::WallTime, units::HumanBytes};
 
 /// What is already held must be beaten by this much per byte before it is evicted: a fill costs
