@@ -382,7 +382,13 @@ impl<R: Rng> Node<R> {
     fn replan(&mut self, now: Now) {
         self.serve_what_is_pinned();
         self.leave_what_is_revoked(now.wall);
-        let Some(list) = &self.list else { return };
+        // Out of the way, so that its entries need not be copied.
+        let Some(list) = self.list.take() else { return };
+        self.follow(&list, now);
+        self.list = Some(list);
+    }
+
+    fn follow(&mut self, list: &HotList, now: Now) {
         let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
         let held: Vec<Held> = staying.map(|(i, c)| c.held(*i)).collect();
         let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
@@ -390,8 +396,8 @@ impl<R: Rng> Node<R> {
         let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
         let budget = Budget { quota_bytes: self.quota_bytes.saturating_sub(leaving_bytes) };
         let plan = placement::plan(list, &held, budget, now.wall);
-        let entries: BTreeMap<Infohash, Entry> =
-            list.entries.iter().map(|e| (e.infohash, e.clone())).collect();
+        let entries: BTreeMap<Infohash, &Entry> =
+            list.entries.iter().map(|e| (e.infohash, e)).collect();
         self.refused = plan.refused.into_iter().map(|(i, why)| (i, why.to_string())).collect();
         for infohash in plan.evict {
             self.leave(infohash);
@@ -404,7 +410,8 @@ impl<R: Rng> Node<R> {
         let announce_at = self.first_announce(now.monotonic);
         for (infohash, content) in &mut self.contents {
             if content.phase != Phase::Leaving {
-                let entry = entries.get(infohash).filter(|e| content.may_follow(e, now.wall));
+                let entry = entries.get(infohash).copied();
+                let entry = entry.filter(|e| content.may_follow(e, now.wall));
                 self.commands.extend(content.follow(entry, announce_at));
             }
         }

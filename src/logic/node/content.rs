@@ -89,6 +89,9 @@ impl Content {
     /// The operator's word on it changes. What is served already, because it is pinned, is
     /// announced soon after it is listed, and no longer than it is.
     pub fn follow(&mut self, entry: Option<&Entry>, announce_at: Monotonic) -> Option<Command> {
+        if self.entry.as_ref() == entry {
+            return None;
+        }
         let before = std::mem::replace(&mut self.entry, entry.cloned());
         if self.phase != Phase::Serving {
             return None;
