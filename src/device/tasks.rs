@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::{
     identity::Identity,
+    keeper::Desk,
     message::{Message, Topic},
     store::{Store, StoreError},
     swarm::Filler,
@@ -35,6 +36,7 @@ pub struct Context {
     /// Nobody, when no hub is configured.
     pub operator: Option<Arc<Operator>>,
     pub filler: Arc<Filler>,
+    pub keeper: Desk,
     pub messages: mpsc::Sender<Message>,
 }
 

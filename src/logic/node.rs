@@ -55,6 +55,8 @@ pub enum Event {
         retryable: bool,
     },
     Evicted(Infohash),
+    /// Some of what was held of it turned out bad. The rest goes on being served.
+    Damaged(Infohash),
     Announced {
         infohash: Infohash,
         interval: Duration,
@@ -123,6 +125,8 @@ pub struct Stored {
     pub part: Part,
     /// The owner wants it here: it is served without a list or a clock, and stays.
     pub pinned: bool,
+    /// The owner's own file, which nothing is ever written to.
+    pub linked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,6 +263,12 @@ impl<R: Rng> Node<R> {
                 self.contents.remove(&infohash);
                 self.replan(now);
             }
+            Event::Damaged(infohash) => {
+                if let Some(content) = self.contents.get_mut(&infohash) {
+                    content.damaged();
+                }
+                self.replan(now);
+            }
             Event::Announced { infohash, interval } => self.announced(infohash, interval, at),
             Event::AnnounceFailed(infohash) => self.announce_failed(infohash, at),
             Event::ReportsDelivered => self.reported(true, at),
@@ -372,7 +382,13 @@ impl<R: Rng> Node<R> {
     fn replan(&mut self, now: Now) {
         self.serve_what_is_pinned();
         self.leave_what_is_revoked(now.wall);
-        let Some(list) = &self.list else { return };
+        // Out of the way, so that its entries need not be copied.
+        let Some(list) = self.list.take() else { return };
+        self.follow(&list, now);
+        self.list = Some(list);
+    }
+
+    fn follow(&mut self, list: &HotList, now: Now) {
         let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
         let held: Vec<Held> = staying.map(|(i, c)| c.held(*i)).collect();
         let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
@@ -380,8 +396,8 @@ impl<R: Rng> Node<R> {
         let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
         let budget = Budget { quota_bytes: self.quota_bytes.saturating_sub(leaving_bytes) };
         let plan = placement::plan(list, &held, budget, now.wall);
-        let entries: BTreeMap<Infohash, Entry> =
-            list.entries.iter().map(|e| (e.infohash, e.clone())).collect();
+        let entries: BTreeMap<Infohash, &Entry> =
+            list.entries.iter().map(|e| (e.infohash, e)).collect();
         self.refused = plan.refused.into_iter().map(|(i, why)| (i, why.to_string())).collect();
         for infohash in plan.evict {
             self.leave(infohash);
@@ -394,13 +410,16 @@ impl<R: Rng> Node<R> {
         let announce_at = self.first_announce(now.monotonic);
         for (infohash, content) in &mut self.contents {
             if content.phase != Phase::Leaving {
-                let entry = entries.get(infohash).filter(|e| content.may_follow(e, now.wall));
+                let entry = entries.get(infohash).copied();
+                let entry = entry.filter(|e| content.may_follow(e, now.wall));
                 self.commands.extend(content.follow(entry, announce_at));
             }
         }
         if let Some(wall) = now.wall.synced() {
             self.serve_what_is_complete(announce_at);
-            self.start_next_fill(&plan.fill, wall, now.monotonic);
+            let mending = self.contents.iter().filter(|(_, c)| c.pinned && c.is_mendable());
+            let order: Vec<_> = mending.map(|(i, _)| *i).chain(plan.fill).collect();
+            self.start_next_fill(&order, wall, now.monotonic);
         }
     }
 
@@ -422,7 +441,7 @@ impl<R: Rng> Node<R> {
 
     fn serve_what_is_pinned(&mut self) {
         for (infohash, content) in &mut self.contents {
-            if content.pinned && content.complete && content.phase == Phase::Waiting {
+            if content.pinned && content.phase == Phase::Waiting {
                 content.phase = Phase::Serving;
                 self.commands.push_back(Command::Serve(*infohash));
             }
@@ -451,7 +470,7 @@ impl<R: Rng> Node<R> {
             let Some(content) = self.contents.get_mut(infohash) else { continue };
             let waiting = content.retry_at.is_some_and(|due| due > at);
             let fits = content.stored || taken + content.size_bytes <= self.quota_bytes;
-            if content.phase != Phase::Waiting || content.complete || waiting || !fits {
+            if !content.may_be_filled() || waiting || !fits {
                 continue;
             }
             let Some(entry) = content.entry.clone() else { continue };

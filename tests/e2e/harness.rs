@@ -31,6 +31,7 @@ use tempfile::TempDir;
 
 /// Long enough for the slowest machine; a test that gets there has failed.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+const LOG_LINES_SHOWN: usize = 60;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Polls until `done` gives something; says what it was waiting for when it never does.
@@ -106,6 +107,18 @@ impl Drop for Namespace {
 
 pub const NAMESPACE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
+impl Drop for Lab {
+    /// What a test that failed leaves of the device.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.device_log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            eprintln!("larderd's last lines:\n{}", last.join("\n"));
+        }
+    }
+}
+
 /// An operator's side and a household's side in one temporary folder.
 pub struct Lab {
     pub folder: TempDir,
@@ -160,13 +173,14 @@ impl Lab {
 
     /// The same in a network that the test has made.
     pub fn within(namespace: Namespace, address: Ipv4Addr) -> Lab {
-        Lab { namespace: Some(Arc::new(namespace)), address, ..Lab::new() }
+        let mut lab = Lab::new();
+        (lab.namespace, lab.address) = (Some(Arc::new(namespace)), address);
+        lab
     }
 
     /// The same in a network of its own, on an address that is not loopback. Needs root.
     pub fn in_namespace() -> Lab {
-        let namespace = Some(Arc::new(Namespace::new()));
-        Lab { namespace, address: NAMESPACE_ADDRESS, ..Lab::new() }
+        Lab::within(Namespace::new(), NAMESPACE_ADDRESS)
     }
 
     /// A command that runs where this lab's hub and device run.
