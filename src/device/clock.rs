@@ -10,6 +10,7 @@ const PLAUSIBLE_FROM: UnixSeconds = UnixSeconds(1_767_225_600);
 /// A system clock further from the hub's than this is not believed.
 const TOLERANCE_SECONDS: u64 = 600;
 
+#[derive(Clone)]
 pub struct Clock {
     start: Instant,
     /// The hub's time and when we heard it, kept only while the system's clock disagrees with it.

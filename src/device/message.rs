@@ -45,6 +45,11 @@ pub enum Message {
         source: FillSource,
         bytes: u64,
     },
+    /// Why a fill does not run, by the owner's rules; `None` once it does.
+    FillWaits {
+        infohash: Infohash,
+        sentence: Option<String>,
+    },
     Flushed(Vec<UsageLine>),
     FlushFailed {
         deltas: Vec<UsageDelta>,

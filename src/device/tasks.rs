@@ -3,12 +3,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use reqwest::Client;
 use tokio::sync::{Mutex, mpsc};
 
 use super::{
     identity::Identity,
     message::{Message, Topic},
+    outbound::Outbound,
+    quiet,
     store::{Store, StoreError},
     swarm::Filler,
     upstream::{self, AnnounceRequest, Hub, ListRepository, UpstreamError},
@@ -31,10 +32,12 @@ use crate::{
 pub struct Context {
     pub identity: Arc<Identity>,
     pub store: Store,
-    pub http: Client,
     /// Nobody, when no hub is configured.
     pub operator: Option<Arc<Operator>>,
     pub filler: Arc<Filler>,
+    /// To whatever servers the operator's documents name.
+    pub outbound: Outbound,
+    pub fill_rules: Arc<quiet::Rules>,
     pub messages: mpsc::Sender<Message>,
 }
 
@@ -224,7 +227,7 @@ pub async fn announce(context: Context, announcement: Announcement) {
         event,
         tracker_tiers: &entry.tracker_tiers,
     };
-    match upstream::announce(&context.http, &request).await {
+    match upstream::announce(&context.outbound, &request).await {
         Ok(answer) => {
             if event != AnnounceEvent::None {
                 tracing::info!(infohash = %entry.infohash, ?event, port, "announced");

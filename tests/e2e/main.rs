@@ -11,4 +11,5 @@ mod harness;
 mod home;
 mod kill;
 mod preload;
+mod windows;
 mod world;

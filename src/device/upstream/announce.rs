@@ -4,10 +4,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bencode::{BencodeValue, ByteBuf};
-use reqwest::Client;
 use url::Url;
 
-use super::UpstreamError;
+use super::{super::outbound::Outbound, UpstreamError};
 use crate::logic::{
     bencoding,
     infohash::Infohash,
@@ -39,13 +38,13 @@ pub struct Announced {
 }
 
 pub async fn announce(
-    client: &Client,
+    outbound: &Outbound,
     request: &AnnounceRequest<'_>,
 ) -> Result<Announced, UpstreamError> {
     let mut last = UpstreamError::Local("the hot list names no HTTP tracker".into());
     let http = |url: &&Url| matches!(url.scheme(), "http" | "https");
     for tracker in request.tracker_tiers.iter().flatten().filter(http) {
-        match announce_to(client, tracker, request).await {
+        match announce_to(outbound, tracker, request).await {
             Ok(announced) => return Ok(announced),
             Err(error) => last = error,
         }
@@ -54,12 +53,12 @@ pub async fn announce(
 }
 
 async fn announce_to(
-    client: &Client,
+    outbound: &Outbound,
     tracker: &Url,
     request: &AnnounceRequest<'_>,
 ) -> Result<Announced, UpstreamError> {
     let url = request.url(tracker);
-    let answer = super::get(client, &url, MAX_ANSWER_BYTES).await?;
+    let answer = super::get_outside(outbound, &url, MAX_ANSWER_BYTES).await?;
     read_answer(&answer).map_err(|problem| UpstreamError::bad_answer(tracker, problem))
 }
 

@@ -11,6 +11,9 @@ use std::time::Duration;
 use reqwest::{Client, Response, StatusCode, redirect};
 use url::Url;
 
+use super::outbound::Outbound;
+use crate::logic::reach::Refused;
+
 pub use announce::{AnnounceRequest, Announced, announce};
 pub use hub::Hub;
 pub use repo::{FetchedList, ListRepository};
@@ -40,6 +43,8 @@ pub enum UpstreamError {
     List(String),
     #[error("the operator's statement was not accepted: {0}")]
     Statement(String),
+    #[error("{host} is out of reach: {reason}")]
+    OutOfReach { host: String, reason: Refused },
     #[error("{0}")]
     Local(String),
 }
@@ -113,6 +118,16 @@ async fn body(url: &Url, mut response: Response, limit: u64) -> Result<Vec<u8>, 
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+/// The same as [`get`], for a URL out of the operator's documents.
+pub async fn get_outside(
+    outbound: &Outbound,
+    url: &Url,
+    limit: u64,
+) -> Result<Vec<u8>, UpstreamError> {
+    let out_of_reach = |reason| UpstreamError::OutOfReach { host: host(url), reason };
+    get(outbound.client(url).map_err(out_of_reach)?, url, limit).await
 }
 
 /// GETs a bounded body; anything but 200 is an error.
