@@ -6,6 +6,7 @@ pub mod extension;
 pub mod handshake;
 pub mod hotlist;
 pub mod input;
+pub mod journal;
 pub mod messages;
 pub mod metadata;
 pub mod metainfo;
@@ -13,6 +14,7 @@ pub mod mse;
 pub mod observer;
 pub mod policy;
 pub mod session;
+pub mod tracker;
 
 /// Whether the parser took the bytes for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::logic::{
         Prefix,
         allowance::{self, Asymmetry, DAY_NAMES, Schedule, Share, UTC_OFFSET_MINUTES},
     },
-    units::{GIB, MIB},
+    units::{GIB, KIB, MIB},
 };
 
 /// One holds a descriptor and some kilobytes of the kernel's memory; beyond these, it is a typing
@@ -122,6 +122,8 @@ pub struct Fill {
 pub struct Cache {
     pub quota_bytes: u64,
     pub reserve_bytes: u64,
+    /// Zero is no scrub.
+    pub scrub_bytes_per_second: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -333,7 +335,7 @@ impl Fill {
 
 impl Default for Cache {
     fn default() -> Self {
-        Cache { quota_bytes: 16 * GIB, reserve_bytes: 512 * MIB }
+        Cache { quota_bytes: 16 * GIB, reserve_bytes: 512 * MIB, scrub_bytes_per_second: 256 * KIB }
     }
 }
 

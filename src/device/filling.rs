@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     clock::Clock,
+    keeper::Loan,
     message::Message,
     quiet::Quiet,
     serve::Servable,
@@ -81,7 +82,8 @@ async fn fill_in_windows(
             () = cancel.cancelled() => return Err(("cancelled".into(), true)),
         }
         let now = quiet.clock.now().wall.synced().unwrap_or_default();
-        let (job, sink) = prepare(context, entry, part, now).await?;
+        // The loan ends after all that has the file open.
+        let (job, sink, _loan) = prepare(context, entry, part, now).await?;
         let window = cancel.child_token();
         let run = run(context, job, &sink, window.clone());
         tokio::pin!(run);
@@ -103,16 +105,18 @@ async fn prepare(
     entry: &Entry,
     part: Part,
     now: UnixSeconds,
-) -> Result<(FillJob, Arc<Sink>), Failure> {
+) -> Result<(FillJob, Arc<Sink>, Loan), Failure> {
     let local = |e: UpstreamError| (e.to_string(), true);
     let infohash = entry.infohash;
     let (metainfo, torrent_bytes) = metainfo(context, entry).await?;
-    let (part, content) = {
+    let (loan, part, content) = {
         let (metainfo, torrent_bytes) = (Arc::clone(&metainfo), torrent_bytes.clone());
+        let keeper = context.keeper.clone();
         context
             .stored(move |store| {
+                let loan = keeper.lend(infohash);
                 let part = store.begin(&metainfo, &torrent_bytes, part)?;
-                Ok((part, store.content(infohash)?))
+                Ok((loan, part, store.content(infohash)?))
             })
             .await
             .map_err(local)?
@@ -152,7 +156,7 @@ async fn prepare(
         wanted,
         sink: Arc::clone(&sink) as Arc<dyn PieceSink>,
     };
-    Ok((job, sink))
+    Ok((job, sink, loan))
 }
 
 async fn run(
@@ -175,7 +179,18 @@ async fn run(
     };
     let recorded = sink.record_off_thread().await;
     outcome.map_err(|e| (e.to_string(), e.is_retryable()))?;
-    recorded.map_err(|e| (e.to_string(), true))
+    recorded.map_err(|e| (e.to_string(), true))?;
+    check_complete(context, sink.infohash).await
+}
+
+/// While it was filled, something that was held before may have turned out to be damaged.
+async fn check_complete(context: &Context, infohash: Infohash) -> Result<(), (String, bool)> {
+    let stored = context.stored(move |store| store.stored_content(infohash)).await;
+    let stored = stored.map_err(|e| (e.to_string(), true))?;
+    if stored.is_some_and(|stored| !stored.is_complete()) {
+        return Err(("some of what was held before has turned out to be damaged".into(), true));
+    }
+    Ok(())
 }
 
 /// From the store after a restart, else from the operator.

@@ -4,18 +4,13 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 
-use super::{gateway::Destinations, serve::Servable, swarm::FillSource};
+use super::{bookkeeping::Saved, gateway::Destinations, serve::Servable, swarm::FillSource};
 use crate::{
     api::{
         admin::{PauseRequest, Status},
         hub::Statement,
     },
-    logic::{
-        infohash::Infohash,
-        node::Event,
-        now::UnixSeconds,
-        usage::{UsageDelta, UsageLine},
-    },
+    logic::{infohash::Infohash, node::Event, now::UnixSeconds, usage::UsageDelta},
 };
 
 /// What the device talks to the hub about; a success ends only the problem of its own topic. The
@@ -50,11 +45,12 @@ pub enum Message {
         infohash: Infohash,
         sentence: Option<String>,
     },
-    Flushed(Vec<UsageLine>),
-    FlushFailed {
-        deltas: Vec<UsageDelta>,
-        problem: String,
-    },
+    /// Counts are in the journal, or why they are not.
+    Saved(Result<Saved, (Vec<UsageDelta>, String)>),
+    /// And on the disk.
+    Synced(Result<(), String>),
+    /// By the keeper.
+    Found(Found),
     Reported {
         reported_bytes: u64,
         pending: u64,
@@ -63,6 +59,17 @@ pub enum Message {
     Owner(Wish, Answer),
     /// Where the hub and its reflector are, for auto mode.
     Destinations(Destinations),
+}
+
+/// What became of a content on disk.
+#[derive(Debug)]
+pub enum Found {
+    /// A piece turned out bad, and is served no more; the piece map says so.
+    Damaged { infohash: Infohash, bytes: u64 },
+    /// That was all of it for now: it can be filled again.
+    ToMend(Infohash),
+    /// Its file is gone.
+    Lost(Infohash),
 }
 
 /// What the owner wants, and where to answer.

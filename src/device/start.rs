@@ -21,11 +21,13 @@ use tokio::{
 use super::{
     admin::{self, AdminSettings},
     auto::{self, Auto},
+    bookkeeping::{self, Bookkeeping},
     books::Books,
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
     gateway::WanInterface,
     identity::Identity,
+    keeper::{self, Desk, Keeper, Scrub},
     lan::LanService,
     line::{self, Line},
     message::Message,
@@ -33,7 +35,7 @@ use super::{
     outbound::Outbound,
     owner::{OwnerBackend, StoredCredentials, setup_code},
     quiet,
-    serve::{Engine, OpenContent, ServeSettings, ServeStats},
+    serve::{Engine, ServeSettings},
     status::{self, EgressHistory},
     store::{Store, StoreError},
     swarm::{FillSettings, Filler, Throttle},
@@ -42,7 +44,7 @@ use super::{
 };
 use crate::{
     api::{
-        admin::{Earnings, Status},
+        admin::{Earnings, Status, StorageView},
         endpoints::{DeviceEndpoints, ENDPOINTS_FILE},
         hub::StatementRequest,
         signed::SigningKey,
@@ -51,9 +53,8 @@ use crate::{
     logic::{
         governor::allowance::{self, Governor, Pause, Reason, Traffic},
         hotlist::{HotList, Policy},
-        infohash::Infohash,
         node::{Node, Settings, Snapshot, Stored},
-        now::{Now, UnixSeconds, UtcHour},
+        now::{Now, UnixSeconds},
         reach::Reach,
     },
 };
@@ -110,27 +111,27 @@ pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
 impl Daemon {
     async fn start(mut config: DeviceConfig) -> Result<Daemon, DaemonError> {
         open_files::make_room(&mut config.serve);
-        let clock = Clock::new();
-        let now = clock.now();
         let store = Store::open(&config.data_dir)?;
+        let clock = Clock::new(config.hub.url.is_some(), store.newest_entry()?);
+        let now = clock.now();
         let identity = Arc::new(identity(&store, &config.data_dir)?);
+        let bookkeeping = Bookkeeping::open(&store, &identity.key, &clock)?;
         let listeners = listen(&config.serve.listen)?;
         let peer = listeners[0].local_addr()?;
         let engine_awake = Arc::new(Notify::new());
-        let engine = Engine::start(
-            serve_settings(&config, &identity, listeners, peer, engine_awake.clone()),
-            Box::new(StoredContent(store.clone())),
-        )?;
+        let (messages, inbox) = mpsc::channel(INBOX);
+        let settings = serve_settings(&config, &identity, listeners, peer, engine_awake.clone());
+        let (engine, keeper) = start_serving(settings, &store, &messages)?;
+        Scrub::start(store.clone(), keeper.clone(), config.cache.scrub_bytes_per_second)?;
         let is_auto = config.serve.egress().is_auto;
         let auto = is_auto.then(|| Auto::start(&config, &engine)).transpose()?;
-        let (messages, inbox) = mpsc::channel(INBOX);
         let (status, seen) = watch::channel(empty_status(&config));
         let admin_url = start_admin(&config, &store, messages.clone(), seen).await?;
         observe::start(&config.data_dir, status.subscribe())?;
         let (followed, node) = node(&config, &store, now)?;
-        let context = context(&config, identity, messages, store)?;
+        let context = context(&config, identity, keeper, messages, store)?;
         let mut daemon = Daemon {
-            books: books(&context, followed.as_ref(), now)?,
+            books: books(&context, followed.as_ref(), &clock)?,
             holdings: holdings(&context.store)?,
             clock,
             node,
@@ -149,12 +150,11 @@ impl Daemon {
             own_watchers: status.receiver_count(),
             status,
             fill: None,
-            unsaved: vec![],
-            flushing: false,
-            asked_at: ServeStats::default(),
+            bookkeeping,
             last_contact: None,
             hub_problems: BTreeMap::new(),
             store_problem: None,
+            storage: StorageView::default(),
             peer_port: peer.port(),
             config,
         };
@@ -206,6 +206,7 @@ fn operator(config: &DeviceConfig, http: &Client) -> Result<Option<Arc<Operator>
 fn context(
     config: &DeviceConfig,
     identity: Arc<Identity>,
+    keeper: Desk,
     messages: mpsc::Sender<Message>,
     store: Store,
 ) -> Result<Context, DaemonError> {
@@ -218,6 +219,7 @@ fn context(
         filler: Arc::new(Filler::new(settings, outbound.clone(), Throttle::new(None))),
         outbound,
         fill_rules: Arc::new(fill_rules(config)),
+        keeper,
         messages,
         store,
     })
@@ -238,13 +240,29 @@ fn fill_rules(config: &DeviceConfig) -> quiet::Rules {
     quiet::Rules { hours: config.fill.settle().expect(CHECKED), wan }
 }
 
-/// The engine opens content through the store, by infohash.
-struct StoredContent(Store);
+/// The engine, and the keeper that checks what it serves.
+fn start_serving(
+    settings: ServeSettings,
+    store: &Store,
+    messages: &mpsc::Sender<Message>,
+) -> io::Result<(Engine, Desk)> {
+    let (desk, tasks) = keeper::desk();
+    let engine = Engine::start_checking(settings, Box::new(desk.files()), Box::new(desk.clone()))?;
+    // Before the first lease: unheard, the signal would end the process.
+    hear_of_leases(desk.clone())?;
+    Keeper::start(&desk, tasks, store.clone(), engine.remote(), messages.clone())?;
+    Ok((engine, desk))
+}
 
-impl OpenContent for StoredContent {
-    fn open(&self, infohash: Infohash) -> io::Result<std::fs::File> {
-        self.0.open_for_serving(infohash)
-    }
+/// The kernel says that somebody wants to write to a file that is being served.
+fn hear_of_leases(keeper: Desk) -> io::Result<()> {
+    let mut wanted = signal(SignalKind::io())?;
+    tokio::spawn(async move {
+        while wanted.recv().await.is_some() {
+            keeper.lease_wanted();
+        }
+    });
+    Ok(())
 }
 
 fn identity(store: &Store, data_dir: &Path) -> Result<Identity, DaemonError> {
@@ -299,6 +317,7 @@ fn node(
         complete: c.is_complete(),
         part: c.part,
         pinned: c.pinned,
+        linked: c.linked,
     });
     let rng = StdRng::from_rng(&mut rand::rng());
     let traffic = line::traffic(store, now)?;
@@ -318,16 +337,18 @@ fn configured_allowance(config: &DeviceConfig) -> allowance::Settings {
     }
 }
 
-fn books(context: &Context, followed: Option<&Followed>, now: Now) -> Result<Books, DaemonError> {
+fn books(
+    context: &Context,
+    followed: Option<&Followed>,
+    clock: &Clock,
+) -> Result<Books, DaemonError> {
     let store = &context.store;
-    let Some(wall) = now.wall.synced() else {
+    let Some(wall) = clock.now().wall.synced() else {
         return Ok(Books::open(UnixSeconds(0), &[]));
     };
     let month = wall.hour().day().month();
-    let first = UtcHour(wall.hour().0.saturating_sub(24 * 31));
-    let lines = store.usage_between(first, UtcHour(wall.hour().0 + 1))?;
-    let this_month: Vec<_> = lines.into_iter().filter(|l| l.hour.day().month() == month).collect();
-    let mut books = Books::open(wall, &this_month);
+    let lines = bookkeeping::month_lines(store, &clock.known_if(wall))?;
+    let mut books = Books::open(wall, &lines);
     books.reported_bytes = store.reported_bytes()?;
     books.reports_pending = store.unsent_reports()?.len() as u64;
     let request = StatementRequest {
@@ -431,7 +452,7 @@ fn with_slash(mut url: url::Url) -> url::Url {
 }
 
 fn empty_status(config: &DeviceConfig) -> Status {
-    let now = Clock::new().now();
+    let now = Clock::new(false, None).now();
     status::status(status::Sources {
         snapshot: Snapshot {
             enrolled: false,
@@ -460,6 +481,7 @@ fn empty_status(config: &DeviceConfig) -> Status {
         hub_problem: None,
         line_problem: None,
         store_problem: None,
+        storage: StorageView::default(),
         reports_pending: 0,
         reported_bytes: 0,
         holding: &|_| None,

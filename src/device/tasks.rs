@@ -7,12 +7,13 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::{
     identity::Identity,
+    keeper::Desk,
     message::{Message, Topic},
     outbound::Outbound,
     quiet,
     store::{Store, StoreError},
     swarm::Filler,
-    upstream::{self, AnnounceRequest, Hub, ListRepository, UpstreamError},
+    upstream::{self, AnnounceRequest, Answer, Hub, ListRepository, Outcome, UpstreamError},
 };
 use crate::{
     api::{
@@ -23,7 +24,7 @@ use crate::{
         hotlist::{Entry, HotList},
         infohash::Infohash,
         node::{AnnounceEvent, Event},
-        now::UnixSeconds,
+        now::{UnixSeconds, WallTime},
     },
 };
 
@@ -38,6 +39,7 @@ pub struct Context {
     /// To whatever servers the operator's documents name.
     pub outbound: Outbound,
     pub fill_rules: Arc<quiet::Rules>,
+    pub keeper: Desk,
     pub messages: mpsc::Sender<Message>,
 }
 
@@ -64,6 +66,9 @@ impl Context {
     }
 
     async fn contact(&self, topic: Topic, result: Result<Option<UnixSeconds>, &UpstreamError>) {
+        if let Some(server_time) = result.as_ref().err().and_then(|e| e.server_time()) {
+            self.tell(Message::Contact(topic, Ok(Some(server_time)))).await;
+        }
         self.tell(Message::Contact(topic, result.map_err(ToString::to_string))).await;
     }
 
@@ -106,13 +111,18 @@ pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
     }
 }
 
-pub async fn fetch_list(context: Context, held: Option<HotList>) {
-    let fetched = match context.operator() {
-        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref()).await,
+pub async fn fetch_list(context: Context, held: Option<HotList>, wall: WallTime) {
+    let answer = match context.operator() {
+        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref(), wall).await,
         Err(error) => Err(error),
     };
-    match fetched {
-        Ok(Some(fetched)) => {
+    if let Ok(Answer { outcome, held }) = &answer
+        && (*held || matches!(outcome, Outcome::Unchanged))
+    {
+        context.event(Event::ListHeld(*held)).await;
+    }
+    match answer.map(|Answer { outcome, .. }| outcome) {
+        Ok(Outcome::News(fetched)) => {
             let (list, policy, valid_until) = (fetched.list, fetched.policy, fetched.valid_until);
             if held.as_ref().is_none_or(|held| held.epoch != list.epoch) {
                 tracing::info!(
@@ -124,10 +134,11 @@ pub async fn fetch_list(context: Context, held: Option<HotList>) {
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListVerified { list, policy, valid_until }).await;
         }
-        Ok(None) => {
+        Ok(Outcome::Unchanged) => {
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListUnchanged).await;
         }
+        Ok(Outcome::Cut) => context.event(Event::ListUnchanged).await,
         Err(error) => {
             context.contact(Topic::List, Err(&error)).await;
             context.event(Event::ListFailed).await;
@@ -142,33 +153,39 @@ pub struct Terms {
     pub listed: BTreeSet<Infohash>,
 }
 
+/// The time to report under.
+#[derive(Clone, Copy)]
+pub struct ReportTime {
+    /// The best guess, for asking.
+    pub likely: UnixSeconds,
+    /// Known well enough to sign something under it.
+    pub confirmed: Option<UnixSeconds>,
+}
+
 /// Sends every report that waits, then asks what they are worth.
-pub async fn report(context: Context, now: UnixSeconds, terms: Terms) {
-    match try_report(&context, now, terms).await {
+pub async fn report(context: Context, time: ReportTime, terms: Terms) {
+    match try_report(&context, time, terms).await {
         Ok(()) => context.event(Event::ReportsDelivered).await,
         Err(error) => {
             context.contact(Topic::Reports, Err(&error)).await;
             context.event(Event::ReportsFailed).await;
+            if error.code() == Some("not_enrolled") {
+                context.event(Event::NotEnrolled).await;
+            }
         }
     }
 }
 
 async fn try_report(
     context: &Context,
-    now: UnixSeconds,
+    time: ReportTime,
     terms: Terms,
 ) -> Result<(), UpstreamError> {
     let Terms { statement_keys, listed } = terms;
     let hub = &context.operator()?.hub;
-    let identity = Arc::clone(&context.identity);
-    context
-        .stored(move |store| {
-            let pinned = store.contents()?.into_iter().filter(|c| c.pinned).map(|c| c.infohash);
-            let own = pinned.filter(|infohash| !listed.contains(infohash)).collect();
-            while store.build_report(&identity.device, now, &identity.key, &own)?.is_some() {}
-            Ok(())
-        })
-        .await?;
+    if let Some(confirmed) = time.confirmed {
+        build_reports(context, confirmed, listed).await?;
+    }
     for (number, signed) in context.stored(Store::unsent_reports).await? {
         let receipt = hub.report(&signed).await?;
         context.contact(Topic::Reports, Ok(Some(receipt.server_time))).await;
@@ -178,19 +195,40 @@ async fn try_report(
     let reported_bytes = context.stored(Store::reported_bytes).await?;
     context.tell(Message::Reported { reported_bytes, pending }).await;
 
-    let month = now.hour().day().month();
+    let month = time.likely.hour().day().month();
     let request = StatementRequest {
         device: context.identity.device.clone(),
         month: month.to_string(),
-        created_at: now,
+        created_at: time.likely,
     };
     let signed = hub.statement(&Signed::new(&request, &context.identity.key)).await?;
     let statement = open_statement(&signed, &statement_keys, &request)
         .map_err(|e| UpstreamError::Statement(e.to_string()))?;
-    context.contact(Topic::Reports, Ok(None)).await;
-    context.stored(move |store| store.save_statement(month, &signed)).await?;
+    context.contact(Topic::Reports, Ok(Some(statement.issued_at))).await;
+    let known = context.stored(move |store| store.statement(month)).await?;
+    let known = known.and_then(|known| open_statement(&known, &statement_keys, &request).ok());
+    // Asked again and again, and mostly nothing is new: an idle device writes nothing.
+    let issued_at = statement.issued_at;
+    if known.map(|known| Statement { issued_at, ..known }).as_ref() != Some(&statement) {
+        context.stored(move |store| store.save_statement(month, &signed)).await?;
+    }
     context.tell(Message::Settled(statement)).await;
     Ok(())
+}
+
+async fn build_reports(
+    context: &Context,
+    now: UnixSeconds,
+    listed: BTreeSet<Infohash>,
+) -> Result<(), UpstreamError> {
+    let identity = Arc::clone(&context.identity);
+    let build = move |store: &Store| {
+        let pinned = store.contents()?.into_iter().filter(|c| c.pinned).map(|c| c.infohash);
+        let own = pinned.filter(|infohash| !listed.contains(infohash)).collect();
+        while store.build_report(&identity.device, now, &identity.key, &own)?.is_some() {}
+        store.prune(now.hour(), |infohash| own.contains(&infohash))
+    };
+    context.stored(build).await
 }
 
 /// A statement counts only if the policy's key signed it, for this device and this month.

@@ -24,6 +24,7 @@ pub mod placement;
 pub mod rating;
 pub mod reach;
 pub mod routes;
+pub mod timekeeper;
 pub mod units;
 pub mod usage;
 pub mod wire;

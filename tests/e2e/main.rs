@@ -7,9 +7,13 @@ mod caps;
 mod clients;
 mod demo;
 mod gateway;
+#[allow(dead_code, reason = "other suites need more of it")]
 mod harness;
 mod home;
+mod intact;
 mod kill;
+mod leecher;
 mod preload;
+mod revocation;
 mod windows;
 mod world;

@@ -19,12 +19,14 @@ const TARGETS: &[(&str, Check)] = &[
     ("extension", targets::extension::check),
     ("handshake", targets::handshake::check),
     ("hotlist", targets::hotlist::check),
+    ("journal", targets::journal::check),
     ("messages", targets::messages::check),
     ("metadata", targets::metadata::check),
     ("metainfo", targets::metainfo::check),
     ("mse", targets::mse::check),
     ("policy", targets::policy::check),
     ("session", targets::session::check),
+    ("tracker", targets::tracker::check),
 ];
 
 fn fuzz_folder() -> PathBuf {
@@ -78,6 +80,11 @@ fn hot_lists() {
 }
 
 #[test]
+fn frames_of_the_journal() {
+    replay("journal");
+}
+
+#[test]
 fn messages() {
     replay("messages");
 }
@@ -105,6 +112,11 @@ fn policies() {
 #[test]
 fn sessions() {
     replay("session");
+}
+
+#[test]
+fn answers_of_trackers() {
+    replay("tracker");
 }
 
 #[test]

@@ -6,9 +6,15 @@ use std::net::IpAddr;
 use larder::logic::{
     hotlist::{Entry, HotList, Policy},
     infohash::{Infohash, sha1},
+    ledger::{
+        dating::{BootId, BootMoment, Stamp},
+        frame::FRAME_BYTES,
+        journal::Writer,
+    },
     metainfo::{File, NewLayout, NewMetainfo},
-    now::UnixSeconds,
+    now::{UnixSeconds, UtcHour},
     units::Micros,
+    usage::{PeerClass, Usage, UsageDelta},
     wire::{BlockRequest, Handshake, Message, MetadataMessage, OurExtensionHandshake},
 };
 
@@ -21,8 +27,9 @@ pub struct Seed {
 }
 
 pub fn all() -> Vec<Seed> {
-    let parts = [handshakes(), messages(), extensions(), metadata(), documents(), metainfos()];
-    let scripts = [encrypted(), sessions()];
+    let parts =
+        [handshakes(), messages(), extensions(), metadata(), documents(), metainfos(), frames()];
+    let scripts = [encrypted(), sessions(), answers()];
     let mut seeds: Vec<Seed> = parts.into_iter().chain(scripts).flatten().collect();
     seeds.extend(refused());
     seeds
@@ -153,6 +160,28 @@ fn documents() -> Vec<Seed> {
     ]
 }
 
+/// As our own tracker writes them, and others.
+fn answers() -> Vec<Seed> {
+    let answer = |peers: &[u8], peers6: &[u8]| {
+        let length = peers.len();
+        let head = format!("d8:completei1e10:incompletei3e8:intervali1800e5:peers{length}:");
+        let mut bytes = head.into_bytes();
+        bytes.extend(peers);
+        bytes.extend(format!("6:peers6{}:", peers6.len()).into_bytes());
+        bytes.extend(peers6);
+        bytes.push(b'e');
+        bytes
+    };
+    let v4 = [203, 0, 113, 7, 0xc8, 0xd5].repeat(3);
+    let v6 = [[0x20, 1, 0xd, 0xb8].as_slice(), &[0; 11], &[1, 0x1a, 0xe1]].concat();
+    vec![
+        ours("tracker", "nobody", answer(&[], &[])),
+        ours("tracker", "both-families", answer(&v4, &v6)),
+        ours("tracker", "too-many", answer(&v4.repeat(40), &v6.repeat(60))),
+        ours("tracker", "not-compact", *b"d8:intervali60e5:peersld2:ip7:1.2.3.44:porti1eeee"),
+    ]
+}
+
 fn metainfos() -> Vec<Seed> {
     let hashes = sha1(b"a piece").repeat(2);
     let files = [
@@ -217,6 +246,34 @@ fn sessions() -> Vec<Seed> {
 }
 
 /// What must not be accepted, one for each target that has a simple one.
+/// Without what `check` puts behind them anyway.
+fn frames() -> Vec<Seed> {
+    let moment = BootMoment { boot: BootId([2; 16]), seconds: 77 };
+    let served = |class, bytes| UsageDelta {
+        infohash: CONTENT,
+        class,
+        usage: Usage { payload_bytes: bytes, wire_bytes: bytes + 66 },
+    };
+    let deltas = [served(PeerClass::Wan, 5_000_000), served(PeerClass::Lan, 16_384)];
+    let frame = |name, hour, again: bool| {
+        let mut writer = Writer::new([1; 16], 6);
+        let mut frames = writer.add(Stamp { moment, hour }, &deltas);
+        if again {
+            writer.seal();
+            frames = writer.add(Stamp { moment, hour }, &deltas);
+        }
+        let mut bytes = frames[0].encode().expect("a writer's frames fit");
+        bytes.truncate(FRAME_BYTES - 16);
+        bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        ours("journal", name, bytes)
+    };
+    vec![
+        frame("dated", Some(UtcHour(498_672)), false),
+        frame("held", None, false),
+        frame("without-names", Some(UtcHour(498_672)), true),
+    ]
+}
+
 fn refused() -> Vec<Seed> {
     let refused =
         |target, bytes: &[u8]| Seed { target, name: "refused".into(), bytes: bytes.into() };
@@ -227,7 +284,9 @@ fn refused() -> Vec<Seed> {
         refused("metadata", b"d8:msg_typei0ee"),
         refused("hotlist", b"{\"format\":1}"),
         refused("policy", b"{\"format\":2}"),
+        refused("journal", b"LrJ0 of another kind"),
         refused("metainfo", b"d4:infod4:name1:aee"),
+        refused("tracker", b"d14:failure reason8:not heree"),
         refused("mse", &[0; 200]),
         // A request of no bytes.
         refused("session", &[5, 2, 7, 1, 0, 0, 4]),

@@ -32,8 +32,15 @@ pub enum StoreError {
         HumanBytes(*free_bytes), HumanBytes(*needed_bytes)
     )]
     NoSpace { needed_bytes: u64, free_bytes: u64 },
+    #[error("the ledger's journal has no room for {contents} contents at once")]
+    JournalFull { contents: usize },
     #[error("content {0} is not held here")]
     UnknownContent(Infohash),
+    #[error(
+        "{name:?} is the owner's own file, which larderd never writes to; mend or restore it, and \
+         preload it again"
+    )]
+    OwnersFile { name: String },
     #[error("content {infohash}: {source}")]
     Metainfo { infohash: Infohash, source: MetainfoError },
     #[error("cannot {doing} {}: {source}", path.display())]

@@ -76,6 +76,56 @@ const MIGRATIONS: &[&str] = &[
     -- NULL in rows from before there were parts.
     ALTER TABLE content ADD COLUMN piece_length INTEGER;
 ",
+    "
+    -- The journal's frames up to this one are in here. No row: there never was a journal.
+    CREATE TABLE journal (
+        place INTEGER PRIMARY KEY CHECK (place = 1),
+        applied_frame INTEGER NOT NULL
+    );
+    -- Usage from before the time was known, by the second of the boot in which it happened; never
+    -- reported from here.
+    CREATE TABLE held_usage (
+        boot BLOB NOT NULL,
+        seconds INTEGER NOT NULL,
+        infohash BLOB NOT NULL,
+        class INTEGER NOT NULL,
+        payload_bytes INTEGER NOT NULL,
+        wire_bytes INTEGER NOT NULL,
+        PRIMARY KEY (boot, seconds, infohash, class)
+    ) WITHOUT ROWID;
+    INSERT INTO held_usage
+        SELECT zeroblob(16), 0, infohash, class, payload_bytes, wire_bytes FROM undated_usage;
+    DROP TABLE undated_usage;
+    ",
+    "
+    -- The chain: what the lines of an hour were after a change.
+    CREATE TABLE entry (
+        number INTEGER PRIMARY KEY,
+        hour INTEGER NOT NULL,
+        lines_hash BLOB NOT NULL,
+        -- Over the entry before and this one.
+        hash BLOB NOT NULL
+    );
+    CREATE INDEX entry_hour ON entry (hour);
+    -- What was served in hours that are no longer kept.
+    CREATE TABLE lifetime (
+        infohash BLOB PRIMARY KEY,
+        payload_bytes INTEGER NOT NULL,
+        wire_bytes INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE total (
+        place INTEGER PRIMARY KEY CHECK (place = 1),
+        -- Of the hours before this one, lines are missing.
+        pruned_before INTEGER NOT NULL DEFAULT 0,
+        pruned_reported_bytes INTEGER NOT NULL DEFAULT 0,
+        pruned_report_bytes INTEGER NOT NULL DEFAULT 0,
+        -- How often the lines did not fit the chain.
+        breaks INTEGER NOT NULL DEFAULT 0,
+        -- The chain's last entry at the last report, signed.
+        head TEXT
+    );
+    INSERT INTO total (place) VALUES (1);
+    ",
 ];
 
 /// Opens the file and brings it to the current shape.

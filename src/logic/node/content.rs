@@ -1,7 +1,9 @@
 //! One content as the node sees it: what is known of it, how far it is, and what is due. Decides only
 //! what follows from that alone; what to hold is `placement`'s business.
 
-use super::{AnnounceEvent, Command, FILL_RETRY, HUB_RETRY, Phase, Stored};
+use std::time::Duration;
+
+use super::{AnnounceEvent, Command, FILL_RETRY, Phase, Stored};
 use crate::logic::{
     backoff::Backoff,
     hotlist::Entry,
@@ -21,10 +23,13 @@ pub(super) struct Content {
     pub complete: bool,
     pub part: Part,
     pub pinned: bool,
+    pub linked: bool,
     pub problem: Option<String>,
     pub retry: Backoff,
     pub retry_at: Option<Monotonic>,
-    pub announce_retry: Backoff,
+    /// As the tracker said.
+    pub announce_interval: Option<Duration>,
+    pub announce_failures: u32,
     pub announce_at: Option<Monotonic>,
     pub announced_before: bool,
     pub completed_here: bool,
@@ -32,13 +37,18 @@ pub(super) struct Content {
 
 impl Content {
     pub fn stored(s: &Stored) -> Content {
-        Content {
+        let mut content = Content {
             stored: true,
             complete: s.complete,
             part: s.part,
             pinned: s.pinned,
+            linked: s.linked,
             ..Content::new(None, s.size_bytes)
+        };
+        if s.pinned && !s.complete {
+            content.damaged();
         }
+        content
     }
 
     pub fn wanted(entry: &Entry) -> Content {
@@ -54,10 +64,12 @@ impl Content {
             complete: false,
             part: Part::whole(),
             pinned: false,
+            linked: false,
             problem: None,
             retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
             retry_at: None,
-            announce_retry: Backoff::new(HUB_RETRY.0, HUB_RETRY.1),
+            announce_interval: None,
+            announce_failures: 0,
             announce_at: None,
             announced_before: false,
             completed_here: false,
@@ -75,14 +87,17 @@ impl Content {
     }
 
     /// The operator's word on it changes. What is served already, because it is pinned, is
-    /// announced from the moment it is listed, and no longer.
-    pub fn follow(&mut self, entry: Option<&Entry>, at: Monotonic) -> Option<Command> {
+    /// announced soon after it is listed, and no longer than it is.
+    pub fn follow(&mut self, entry: Option<&Entry>, announce_at: Monotonic) -> Option<Command> {
+        if self.entry.as_ref() == entry {
+            return None;
+        }
         let before = std::mem::replace(&mut self.entry, entry.cloned());
         if self.phase != Phase::Serving {
             return None;
         }
         match (before, entry) {
-            (None, Some(_)) => self.announce_at = Some(at),
+            (None, Some(_)) => self.announce_at = Some(announce_at),
             (Some(entry), None) => {
                 self.announce_at = None;
                 let announced = std::mem::take(&mut self.announced_before);
@@ -103,6 +118,27 @@ impl Content {
         if self.phase == Phase::Filling {
             self.phase = Phase::Serving;
         }
+    }
+
+    /// It is served as far as it is held, and mended if there is a source to mend it from.
+    pub fn damaged(&mut self) {
+        self.complete = false;
+        if self.pinned && !self.is_mendable() {
+            let what = if self.linked { "your file is" } else { "some of it is" };
+            self.problem = Some(format!(
+                "{what} damaged, and those parts are not served; mend or restore it, then preload it again"
+            ));
+        }
+    }
+
+    /// Parts of it are missing, and there is somebody to have them from.
+    pub fn is_mendable(&self) -> bool {
+        !self.complete && !self.linked && self.entry.is_some()
+    }
+
+    /// What is being served already may have lost some of its pieces.
+    pub fn may_be_filled(&self) -> bool {
+        !self.complete && !self.linked && matches!(self.phase, Phase::Waiting | Phase::Serving)
     }
 
     pub fn announce(&self) -> Option<Command> {
