@@ -5,6 +5,7 @@ mod auto;
 mod bad_input;
 mod caps;
 mod clients;
+mod clocks;
 mod demo;
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
