@@ -5,6 +5,7 @@
 pub mod admin;
 mod announcing;
 mod auto;
+mod bookkeeping;
 mod books;
 mod clock;
 mod counting;

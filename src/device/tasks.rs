@@ -63,6 +63,9 @@ impl Context {
     }
 
     async fn contact(&self, topic: Topic, result: Result<Option<UnixSeconds>, &UpstreamError>) {
+        if let Some(server_time) = result.as_ref().err().and_then(|e| e.server_time()) {
+            self.tell(Message::Contact(topic, Ok(Some(server_time)))).await;
+        }
         self.tell(Message::Contact(topic, result.map_err(ToString::to_string))).await;
     }
 
@@ -141,9 +144,18 @@ pub struct Terms {
     pub listed: BTreeSet<Infohash>,
 }
 
+/// The time to report under.
+#[derive(Clone, Copy)]
+pub struct ReportTime {
+    /// The best guess, for asking.
+    pub likely: UnixSeconds,
+    /// Known well enough to sign something under it.
+    pub confirmed: Option<UnixSeconds>,
+}
+
 /// Sends every report that waits, then asks what they are worth.
-pub async fn report(context: Context, now: UnixSeconds, terms: Terms) {
-    match try_report(&context, now, terms).await {
+pub async fn report(context: Context, time: ReportTime, terms: Terms) {
+    match try_report(&context, time, terms).await {
         Ok(()) => context.event(Event::ReportsDelivered).await,
         Err(error) => {
             context.contact(Topic::Reports, Err(&error)).await;
@@ -154,20 +166,14 @@ pub async fn report(context: Context, now: UnixSeconds, terms: Terms) {
 
 async fn try_report(
     context: &Context,
-    now: UnixSeconds,
+    time: ReportTime,
     terms: Terms,
 ) -> Result<(), UpstreamError> {
     let Terms { statement_keys, listed } = terms;
     let hub = &context.operator()?.hub;
-    let identity = Arc::clone(&context.identity);
-    context
-        .stored(move |store| {
-            let pinned = store.contents()?.into_iter().filter(|c| c.pinned).map(|c| c.infohash);
-            let own = pinned.filter(|infohash| !listed.contains(infohash)).collect();
-            while store.build_report(&identity.device, now, &identity.key, &own)?.is_some() {}
-            Ok(())
-        })
-        .await?;
+    if let Some(confirmed) = time.confirmed {
+        build_reports(context, confirmed, listed).await?;
+    }
     for (number, signed) in context.stored(Store::unsent_reports).await? {
         let receipt = hub.report(&signed).await?;
         context.contact(Topic::Reports, Ok(Some(receipt.server_time))).await;
@@ -177,19 +183,34 @@ async fn try_report(
     let reported_bytes = context.stored(Store::reported_bytes).await?;
     context.tell(Message::Reported { reported_bytes, pending }).await;
 
-    let month = now.hour().day().month();
+    let month = time.likely.hour().day().month();
     let request = StatementRequest {
         device: context.identity.device.clone(),
         month: month.to_string(),
-        created_at: now,
+        created_at: time.likely,
     };
     let signed = hub.statement(&Signed::new(&request, &context.identity.key)).await?;
     let statement = open_statement(&signed, &statement_keys, &request)
         .map_err(|e| UpstreamError::Statement(e.to_string()))?;
-    context.contact(Topic::Reports, Ok(None)).await;
+    context.contact(Topic::Reports, Ok(Some(statement.issued_at))).await;
     context.stored(move |store| store.save_statement(month, &signed)).await?;
     context.tell(Message::Settled(statement)).await;
     Ok(())
+}
+
+async fn build_reports(
+    context: &Context,
+    now: UnixSeconds,
+    listed: BTreeSet<Infohash>,
+) -> Result<(), UpstreamError> {
+    let identity = Arc::clone(&context.identity);
+    let build = move |store: &Store| {
+        let pinned = store.contents()?.into_iter().filter(|c| c.pinned).map(|c| c.infohash);
+        let own = pinned.filter(|infohash| !listed.contains(infohash)).collect();
+        while store.build_report(&identity.device, now, &identity.key, &own)?.is_some() {}
+        Ok(())
+    };
+    context.stored(build).await
 }
 
 /// A statement counts only if the policy's key signed it, for this device and this month.

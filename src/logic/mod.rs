@@ -22,6 +22,7 @@ pub mod outreach;
 pub mod placement;
 pub mod rating;
 pub mod routes;
+pub mod timekeeper;
 pub mod units;
 pub mod usage;
 pub mod wire;

@@ -283,6 +283,12 @@ impl Lab {
     }
 
     pub fn start_device(&mut self) {
+        self.spawn_device();
+        let _: DeviceEndpoints = self.endpoints("device");
+    }
+
+    /// Without waiting for it.
+    pub fn spawn_device(&mut self) {
         let config = self.write_device_config();
         let _ = fs::remove_file(self.path("device").join(ENDPOINTS_FILE));
         let device = spawn(
@@ -290,7 +296,6 @@ impl Lab {
             &self.path("larderd.log"),
         );
         self.device = Some(device);
-        let _: DeviceEndpoints = self.endpoints("device");
     }
 
     /// As a power button would: nothing gets to say goodbye.
@@ -347,6 +352,17 @@ impl Lab {
             self.content(infohash)
                 .filter(|c| c.state == ContentState::Serving && c.held_bytes == c.size_bytes)
         })
+    }
+
+    /// Waits until nobody is connected and nothing more is counted.
+    pub fn wait_until_quiet(&self) {
+        let mut before = None;
+        wait_for("a quiet device", || {
+            let status = self.status().filter(|status| status.peers_connected == 0)?;
+            let counted: Vec<u64> = status.cache.contents.iter().map(|c| c.egress_bytes).collect();
+            let rate = *status.egress_history.last()?;
+            (before.replace(counted.clone()) == Some(counted) && rate == 0).then_some(())
+        });
     }
 
     /// Waits until the device's ledger and the hub's books both have `bytes` for this content, and

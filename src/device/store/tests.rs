@@ -10,7 +10,10 @@ use crate::{
     },
     logic::{
         infohash::sha1,
-        ledger,
+        ledger::{
+            self,
+            dating::{BootId, BootMoment, KnownTime, Stamp},
+        },
         metainfo::{Metainfo, NewLayout, NewMetainfo},
         now::{UnixSeconds, UtcHour, UtcMonth},
         placement::Part,
@@ -20,6 +23,13 @@ use crate::{
 
 const PIECE: u32 = 16 * 1024;
 const HOUR: UtcHour = UtcHour(500_000);
+const BOOT: BootId = BootId([8; 16]);
+/// The hour in which the boot began has just ended.
+const KNOWN: KnownTime = KnownTime {
+    boot: BOOT,
+    boot_began: UnixSeconds(500_000 * 3600),
+    now: UnixSeconds(500_001 * 3600),
+};
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -50,6 +60,15 @@ fn content(name: &str, pieces: u32) -> (Metainfo, Vec<u8>, Vec<u8>) {
 fn served(infohash: Infohash, payload_bytes: u64) -> UsageDelta {
     let usage = Usage { payload_bytes, wire_bytes: payload_bytes + 66 };
     UsageDelta { infohash, class: PeerClass::Wan, usage }
+}
+
+fn dated(hour: UtcHour) -> Stamp {
+    Stamp { moment: BootMoment { boot: BOOT, seconds: 0 }, hour: Some(hour) }
+}
+
+/// From before the time was known.
+fn held(seconds: u32) -> Stamp {
+    Stamp { moment: BootMoment { boot: BOOT, seconds }, hour: None }
 }
 
 /// What a crash at this moment would leave: a copy of every file as the kernel sees it.
@@ -295,7 +314,7 @@ fn removes_content_but_not_what_it_earned() {
     let store = open(&dir);
     let (metainfo, torrent, _) = content("film", 4);
     store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
-    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
+    store.add_usage(dated(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
     store.remove(metainfo.infohash).expect("removes");
     assert_eq!(store.contents().expect("lists"), []);
     assert_eq!(fs::read_dir(dir.path().join("content")).expect("lists").count(), 0);
@@ -336,12 +355,12 @@ fn finds_everything_again_after_a_crash() {
     store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
     write_piece(&store, &metainfo, &data, 0);
     store.mark_verified(metainfo.infohash, &[0], 7, 0).expect("marks");
-    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
+    store.add_usage(dated(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
     store
         .build_report("device", UnixSeconds(9), &key, &BTreeSet::new())
         .expect("builds")
         .expect("something new");
-    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 20)]).expect("adds");
+    store.add_usage(dated(HOUR), &[served(metainfo.infohash, 20)]).expect("adds");
 
     // The store above is still open: nothing was closed or flushed for the copy's sake.
     let copy = crashed_copy(&dir);
@@ -363,9 +382,9 @@ fn adds_usage_by_content_hour_and_class() {
     let store = open(&dir);
     let (a, b) = (Infohash([1; 20]), Infohash([2; 20]));
     let lan = UsageDelta { class: PeerClass::Lan, ..served(a, 5) };
-    store.add_usage(Some(HOUR), &[served(a, 10), served(b, 1), lan]).expect("adds");
-    store.add_usage(Some(HOUR), &[served(a, 30)]).expect("adds");
-    store.add_usage(Some(UtcHour(HOUR.0 + 1)), &[served(a, 2)]).expect("adds");
+    store.add_usage(dated(HOUR), &[served(a, 10), served(b, 1), lan]).expect("adds");
+    store.add_usage(dated(HOUR), &[served(a, 30)]).expect("adds");
+    store.add_usage(dated(UtcHour(HOUR.0 + 1)), &[served(a, 2)]).expect("adds");
     let lines = store.usage_between(HOUR, UtcHour(HOUR.0 + 1)).expect("reads");
     let told: Vec<_> = lines.iter().map(|l| (l.infohash, l.class, l.usage.payload_bytes)).collect();
     assert_eq!(told, [(a, PeerClass::Wan, 40), (a, PeerClass::Lan, 5), (b, PeerClass::Wan, 1)]);
@@ -379,17 +398,17 @@ fn writes_nothing_while_nothing_happens() {
     store.set_setting("limit", &5).expect("writes");
     let log = dir.path().join("larder.db-wal");
     let before = fs::metadata(&log).expect("a log").len();
-    store.add_usage(Some(HOUR), &[]).expect("adds");
+    store.add_usage(dated(HOUR), &[]).expect("adds");
     store
         .add_usage(
-            Some(HOUR),
+            dated(HOUR),
             &[served(Infohash([1; 20]), 0)].map(|mut d| {
                 d.usage.wire_bytes = 0;
                 d
             }),
         )
         .expect("adds");
-    store.date_undated(HOUR).expect("dates");
+    store.date_undated(&KNOWN).expect("dates");
     store.set_setting("limit", &5).expect("writes");
     let key = SigningKey::generate();
     assert_eq!(
@@ -405,7 +424,7 @@ fn keeps_to_itself_what_was_served_of_the_owners_own_contents() {
     let store = open(&dir);
     let key = SigningKey::generate();
     let (own, listed) = (Infohash([1; 20]), Infohash([2; 20]));
-    store.add_usage(Some(HOUR), &[served(own, 10), served(listed, 7)]).expect("adds");
+    store.add_usage(dated(HOUR), &[served(own, 10), served(listed, 7)]).expect("adds");
     store.build_report("device", UnixSeconds(1), &key, &[own].into()).expect("builds");
     let reports = store.unsent_reports().expect("reads");
     let report: Report = reports[0].1.open_self_signed().expect("our own");
@@ -420,8 +439,8 @@ fn never_reports_undated_usage_until_it_is_dated() {
     let store = open(&dir);
     let key = SigningKey::generate();
     let hash = Infohash([1; 20]);
-    store.add_usage(None, &[served(hash, 10)]).expect("adds");
-    store.add_usage(None, &[served(hash, 5)]).expect("adds");
+    store.add_usage(held(0), &[served(hash, 10)]).expect("adds");
+    store.add_usage(held(0), &[served(hash, 5)]).expect("adds");
     assert_eq!(
         store.build_report("device", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds"),
         None
@@ -430,13 +449,102 @@ fn never_reports_undated_usage_until_it_is_dated() {
     drop(store);
     let store = open(&dir);
     assert_eq!(store.egress(hash).payload_bytes, 15);
-    assert_eq!(store.date_undated(HOUR).expect("dates"), 15);
-    assert_eq!(store.date_undated(HOUR).expect("dates"), 0);
+    assert_eq!(store.date_undated(&KNOWN).expect("dates"), 15);
+    assert_eq!(store.date_undated(&KNOWN).expect("dates"), 0);
     assert_eq!(store.egress(hash).payload_bytes, 15);
     assert_eq!(
         store.build_report("device", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds"),
         Some(1)
     );
+}
+
+#[test]
+fn dates_what_was_held_to_the_hours_in_which_it_happened() {
+    let dir = folder();
+    let store = open(&dir);
+    let hash = Infohash([1; 20]);
+    store.add_usage(held(3500), &[served(hash, 10)]).expect("adds");
+    store.add_usage(held(3660), &[served(hash, 5)]).expect("adds");
+    drop(store);
+    let store = open(&dir);
+    assert!(store.has_undated());
+    let known = KnownTime { now: UnixSeconds(500_003 * 3600), ..KNOWN };
+    assert_eq!(store.date_undated(&known).expect("dates"), 15);
+    assert!(!store.has_undated());
+    let lines = store.usage_between(HOUR, UtcHour(HOUR.0 + 3)).expect("reads");
+    let told: Vec<_> = lines.iter().map(|l| (l.hour.0, l.usage.payload_bytes)).collect();
+    assert_eq!(told, [(HOUR.0, 10), (HOUR.0 + 1, 5)]);
+}
+
+#[test]
+fn keeps_counts_through_a_kill_and_never_doubles_them() {
+    let dir = folder();
+    let store = open(&dir);
+    let (hash, mut served_bytes) = (Infohash([1; 20]), 0);
+    for n in 1..=1_000u64 {
+        store.add_usage(dated(HOUR), &[served(hash, n)]).expect("adds");
+        served_bytes += n;
+        match n % 7 {
+            3 => store.sync_usage().expect("syncs"),
+            5 if n % 35 == 5 => store.checkpoint_usage().expect("moves"),
+            _ => {}
+        }
+        if n % 100 == 0 {
+            // A kill leaves what the kernel has; the copy is opened twice.
+            let copy = crashed_copy(&dir);
+            assert_eq!(open(&copy).egress(hash).payload_bytes, served_bytes);
+            assert_eq!(open(&copy).egress(hash).payload_bytes, served_bytes);
+        }
+    }
+    drop(store);
+    let lines = open(&dir).usage_between(HOUR, UtcHour(HOUR.0 + 1)).expect("reads");
+    assert_eq!(lines.iter().map(|l| l.usage.payload_bytes).sum::<u64>(), served_bytes);
+}
+
+#[test]
+fn moves_the_journal_into_the_database_before_it_is_full() {
+    let dir = folder();
+    let store = open(&dir);
+    let hash = Infohash([1; 20]);
+    for _ in 0..1_000 {
+        store.add_usage(dated(HOUR), &[served(hash, 1)]).expect("adds");
+        store.sync_usage().expect("syncs");
+    }
+    assert_eq!(store.egress(hash).payload_bytes, 1_000);
+    let many = |n: u16| {
+        let mut infohash = [0; 20];
+        infohash[..2].copy_from_slice(&n.to_be_bytes());
+        served(Infohash(infohash), 1)
+    };
+    for _ in 0..5 {
+        let deltas: Vec<_> = (0..20_000).map(many).collect();
+        store.add_usage(dated(HOUR), &deltas).expect("adds");
+    }
+    drop(store);
+    let lines = open(&dir).usage_between(HOUR, UtcHour(HOUR.0 + 1)).expect("reads");
+    assert_eq!(lines.iter().map(|l| l.usage.payload_bytes).sum::<u64>(), 1_000 + 5 * 20_000);
+}
+
+#[test]
+fn starts_without_a_journal_and_without_a_new_one_that_is_not_its_own() {
+    let dir = folder();
+    let store = open(&dir);
+    let hash = Infohash([1; 20]);
+    store.add_usage(dated(HOUR), &[served(hash, 7)]).expect("adds");
+    store.checkpoint_usage().expect("moves");
+    store.add_usage(dated(HOUR), &[served(hash, 5)]).expect("adds");
+    drop(store);
+    let journal = dir.path().join("ledger.journal");
+    let ours = fs::read(&journal).expect("reads");
+    fs::remove_file(&journal).expect("removes");
+    assert_eq!(open(&dir).egress(hash).payload_bytes, 7);
+    fs::write(&journal, &ours[..13_000]).expect("writes");
+    assert_eq!(open(&dir).egress(hash).payload_bytes, 12);
+
+    let other = folder();
+    drop(open(&other));
+    fs::write(other.path().join("ledger.journal"), &ours).expect("writes");
+    assert_eq!(open(&other).egress(hash).payload_bytes, 0);
 }
 
 #[test]
@@ -447,7 +555,7 @@ fn numbers_and_chains_reports_and_sends_each_until_it_is_accepted() {
     let trusted = [key.public_hex()];
     let hash = Infohash([1; 20]);
     for bytes in [100, 20] {
-        store.add_usage(Some(HOUR), &[served(hash, bytes)]).expect("adds");
+        store.add_usage(dated(HOUR), &[served(hash, bytes)]).expect("adds");
         store.build_report("device", UnixSeconds(bytes), &key, &BTreeSet::new()).expect("builds");
     }
     let unsent = store.unsent_reports().expect("lists");
@@ -478,7 +586,7 @@ fn splits_a_long_ledger_into_several_reports() {
             served(Infohash(hash), 1)
         })
         .collect();
-    store.add_usage(Some(HOUR), &deltas).expect("adds");
+    store.add_usage(dated(HOUR), &deltas).expect("adds");
     let mut numbers = vec![];
     while let Some(number) =
         store.build_report("d", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds")

@@ -15,6 +15,8 @@ pub use announce::{AnnounceRequest, Announced, announce};
 pub use hub::Hub;
 pub use repo::{FetchedList, ListRepository};
 
+use crate::logic::now::UnixSeconds;
+
 /// An operator's server that has not begun to answer by then will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a whole exchange; the largest body here is a `.torrent` of 32 MiB.
@@ -50,6 +52,16 @@ impl UpstreamError {
             UpstreamError::Unreachable { .. } => Fault::Network,
             UpstreamError::Local(_) => Fault::Local,
             _ => Fault::Operator,
+        }
+    }
+
+    /// The hub's time, where it refused a request because ours is wrong.
+    pub fn server_time(&self) -> Option<UnixSeconds> {
+        match self {
+            UpstreamError::Refused { code, expected, .. } if code == "clock_skew" => {
+                expected.map(UnixSeconds)
+            }
+            _ => None,
         }
     }
 
