@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 
-use super::{bookkeeping::Saved, gateway::Destinations, serve::Servable, swarm::FillSource};
+use super::{
+    bookkeeping::Saved, disk::Settings, gateway::Destinations, serve::Servable, store::DiskTrouble,
+    swarm::FillSource,
+};
 use crate::{
     api::{
         admin::{PauseRequest, Status},
@@ -42,6 +45,11 @@ pub enum Message {
     },
     /// By the keeper.
     Found(Found),
+    /// The disk was tried, and settings that waited for it were written.
+    DiskTried {
+        unwritten: Settings,
+        result: Result<(), DiskTrouble>,
+    },
     /// Counts are in the journal, or why they are not.
     Saved(Result<Saved, (Vec<UsageDelta>, String)>),
     /// And on the disk.
@@ -65,6 +73,8 @@ pub enum Found {
     ToMend(Infohash),
     /// Its file is gone.
     Lost(Infohash),
+    /// The disk does not give what it has; `None` when it does again.
+    Unreadable(Option<DiskTrouble>),
 }
 
 /// What the owner wants, and where to answer.

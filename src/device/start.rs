@@ -25,6 +25,7 @@ use super::{
     books::Books,
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
+    disk::Disk,
     identity::Identity,
     keeper::{self, Desk, Keeper, Scrub},
     lan::LanService,
@@ -159,8 +160,8 @@ impl Daemon {
             bookkeeping: Bookkeeping::default(),
             last_contact: None,
             hub_problems: BTreeMap::new(),
-            store_problem: None,
             storage: StorageView::default(),
+            disk: Disk::default(),
             peer_port: peer.port(),
             config,
         };

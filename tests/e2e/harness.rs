@@ -130,6 +130,8 @@ pub struct Lab {
     admin_port: u16,
     /// Appended to larderd's configuration.
     pub device_extra: String,
+    /// For larderd.
+    pub device_environment: Vec<(&'static str, PathBuf)>,
     claim_code: Option<String>,
     root_file: PathBuf,
     token_file: PathBuf,
@@ -161,6 +163,7 @@ impl Lab {
             peer_port,
             admin_port,
             device_extra: String::new(),
+            device_environment: vec![],
             claim_code: None,
         }
     }
@@ -292,7 +295,10 @@ impl Lab {
         let config = self.write_device_config();
         let _ = fs::remove_file(self.path("device").join(ENDPOINTS_FILE));
         let device = spawn(
-            self.command(env!("CARGO_BIN_EXE_larderd")).arg("--config").arg(&config),
+            self.command(env!("CARGO_BIN_EXE_larderd"))
+                .arg("--config")
+                .arg(&config)
+                .envs(self.device_environment.iter().map(|(name, value)| (name, value))),
             &self.path("larderd.log"),
         );
         self.device = Some(device);
