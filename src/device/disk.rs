@@ -11,7 +11,7 @@ use super::{
     message::Message,
     store::{DiskTrouble, Store, StoreError},
 };
-use crate::logic::now::Monotonic;
+use crate::logic::{node::Event, now::Monotonic};
 
 /// Each try writes a few KiB, and only while there is trouble.
 const TRY_INTERVAL: Duration = Duration::from_secs(3);
@@ -113,7 +113,10 @@ impl Daemon {
             Ok(()) => slow.then_some(DiskTrouble::Slow),
         };
         self.disk.suspected = false;
-        self.disk.log_change(before);
+        self.disk.log_change(before.clone());
+        if before.is_some() && self.disk.problem().is_none() {
+            self.node.handle_event(Event::DiskWell, self.clock.now());
+        }
     }
 
     pub(super) fn handle_reading(&mut self, trouble: Option<DiskTrouble>) {

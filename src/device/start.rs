@@ -101,7 +101,8 @@ pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
     let told = async {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
     };
-    daemon.run(told).await;
+    // The loop's state is large: it is moved once, as a pointer.
+    Box::pin(daemon.run(told)).await;
     Ok(())
 }
 
