@@ -161,7 +161,8 @@ impl Daemon {
                     tokio::spawn(tasks::enrol(context, code, now.unwrap_or_default()));
                 }
                 Command::FetchList => {
-                    tokio::spawn(tasks::fetch_list(context, self.node.list().cloned()));
+                    let (held, wall) = (self.node.list().cloned(), self.clock.now().wall);
+                    tokio::spawn(tasks::fetch_list(context, held, wall));
                 }
                 Command::Fill { entry, part } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
@@ -266,6 +267,7 @@ impl Daemon {
     fn remember(&mut self, event: &Event) {
         match event {
             Event::Enrolled => self.write_setting(setting::ENROLLED, &true),
+            Event::NotEnrolled => self.write_setting(setting::ENROLLED, &false),
             Event::ListVerified { list, policy, valid_until } => {
                 self.write_setting(setting::LIST, list);
                 self.write_setting(setting::POLICY, policy);

@@ -87,8 +87,7 @@ impl Daemon {
         self.disk.log_change(before);
         let has_trouble = self.disk.suspected
             || self.disk.writing.is_some()
-            || self.bookkeeping.problem().is_some()
-            || !self.disk.settings.is_empty();
+            || self.bookkeeping.problem().is_some();
         let lately = self.disk.tried_at.is_some_and(|at| now.saturating_since(at) < TRY_INTERVAL);
         if has_trouble && !lately {
             self.try_disk(true);
@@ -114,6 +113,9 @@ impl Daemon {
         };
         self.disk.suspected = false;
         self.disk.log_change(before.clone());
+        if self.disk.writing.is_none() && !self.disk.settings.is_empty() {
+            self.try_disk(false);
+        }
         if before.is_some() && self.disk.problem().is_none() {
             self.node.handle_event(Event::DiskWell, self.clock.now());
         }

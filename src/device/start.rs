@@ -113,6 +113,7 @@ impl Daemon {
         let clock = Clock::new(config.hub.url.is_some(), store.newest_entry()?);
         let now = clock.now();
         let identity = Arc::new(identity(&store, &config.data_dir)?);
+        let bookkeeping = Bookkeeping::open(&store, &identity.key, &clock)?;
         let http = upstream::client(env!("CARGO_PKG_VERSION"))?;
         let operator = operator(&config, &http)?;
 
@@ -158,7 +159,7 @@ impl Daemon {
             own_watchers: status.receiver_count(),
             status,
             fill: None,
-            bookkeeping: Bookkeeping::default(),
+            bookkeeping,
             last_contact: None,
             hub_problems: BTreeMap::new(),
             storage: StorageView::default(),

@@ -12,7 +12,7 @@ use super::{
     message::{Message, Topic},
     store::{Store, StoreError},
     swarm::Filler,
-    upstream::{self, AnnounceRequest, Hub, ListRepository, UpstreamError},
+    upstream::{self, AnnounceRequest, Answer, Hub, ListRepository, Outcome, UpstreamError},
 };
 use crate::{
     api::{
@@ -23,7 +23,7 @@ use crate::{
         hotlist::{Entry, HotList},
         infohash::Infohash,
         node::{AnnounceEvent, Event},
-        now::UnixSeconds,
+        now::{UnixSeconds, WallTime},
     },
 };
 
@@ -108,13 +108,18 @@ pub async fn enrol(context: Context, claim_code: String, now: UnixSeconds) {
     }
 }
 
-pub async fn fetch_list(context: Context, held: Option<HotList>) {
-    let fetched = match context.operator() {
-        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref()).await,
+pub async fn fetch_list(context: Context, held: Option<HotList>, wall: WallTime) {
+    let answer = match context.operator() {
+        Ok(operator) => operator.repository.lock().await.fetch(held.as_ref(), wall).await,
         Err(error) => Err(error),
     };
-    match fetched {
-        Ok(Some(fetched)) => {
+    if let Ok(Answer { outcome, held }) = &answer
+        && (*held || matches!(outcome, Outcome::Unchanged))
+    {
+        context.event(Event::ListHeld(*held)).await;
+    }
+    match answer.map(|Answer { outcome, .. }| outcome) {
+        Ok(Outcome::News(fetched)) => {
             let (list, policy, valid_until) = (fetched.list, fetched.policy, fetched.valid_until);
             if held.as_ref().is_none_or(|held| held.epoch != list.epoch) {
                 tracing::info!(
@@ -126,10 +131,11 @@ pub async fn fetch_list(context: Context, held: Option<HotList>) {
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListVerified { list, policy, valid_until }).await;
         }
-        Ok(None) => {
+        Ok(Outcome::Unchanged) => {
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListUnchanged).await;
         }
+        Ok(Outcome::Cut) => context.event(Event::ListUnchanged).await,
         Err(error) => {
             context.contact(Topic::List, Err(&error)).await;
             context.event(Event::ListFailed).await;
@@ -160,6 +166,9 @@ pub async fn report(context: Context, time: ReportTime, terms: Terms) {
         Err(error) => {
             context.contact(Topic::Reports, Err(&error)).await;
             context.event(Event::ReportsFailed).await;
+            if error.code() == Some("not_enrolled") {
+                context.event(Event::NotEnrolled).await;
+            }
         }
     }
 }
@@ -193,7 +202,13 @@ async fn try_report(
     let statement = open_statement(&signed, &statement_keys, &request)
         .map_err(|e| UpstreamError::Statement(e.to_string()))?;
     context.contact(Topic::Reports, Ok(Some(statement.issued_at))).await;
-    context.stored(move |store| store.save_statement(month, &signed)).await?;
+    let known = context.stored(move |store| store.statement(month)).await?;
+    let known = known.and_then(|known| open_statement(&known, &statement_keys, &request).ok());
+    // Asked again and again, and mostly nothing is new: an idle device writes nothing.
+    let issued_at = statement.issued_at;
+    if known.map(|known| Statement { issued_at, ..known }).as_ref() != Some(&statement) {
+        context.stored(move |store| store.save_statement(month, &signed)).await?;
+    }
     context.tell(Message::Settled(statement)).await;
     Ok(())
 }
@@ -208,7 +223,7 @@ async fn build_reports(
         let pinned = store.contents()?.into_iter().filter(|c| c.pinned).map(|c| c.infohash);
         let own = pinned.filter(|infohash| !listed.contains(infohash)).collect();
         while store.build_report(&identity.device, now, &identity.key, &own)?.is_some() {}
-        Ok(())
+        store.prune(now.hour(), |infohash| own.contains(&infohash))
     };
     context.stored(build).await
 }

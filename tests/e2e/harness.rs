@@ -140,6 +140,9 @@ pub struct Lab {
     pub peer_address: Option<Ipv4Addr>,
     /// Appended to larder-hub's configuration.
     pub hub_extra: String,
+    pub list_interval_seconds: u32,
+    pub report_interval_seconds: u32,
+    pub device_environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -158,6 +161,9 @@ impl Lab {
             address: Ipv4Addr::LOCALHOST,
             peer_address: None,
             hub_extra: String::new(),
+            list_interval_seconds: 1,
+            report_interval_seconds: 1,
+            device_environment: vec![],
             namespace: None,
             hub_port,
             peer_port,
@@ -211,15 +217,21 @@ impl Lab {
         lab
     }
 
-    /// Another household at the same operator.
+    /// Another household at the same operator, its device running.
     pub fn second_device(&self) -> Lab {
+        let mut second = self.second_lab();
+        second.start_device();
+        second
+    }
+
+    /// The same, not started yet.
+    pub fn second_lab(&self) -> Lab {
         let mut second = Lab::new();
         second.hub_url.clone_from(&self.hub_url);
         second.root_file.clone_from(&self.root_file);
         second.token_file.clone_from(&self.token_file);
         second.address = self.address;
         second.namespace.clone_from(&self.namespace);
-        second.start_device();
         second
     }
 
@@ -231,8 +243,10 @@ impl Lab {
         let config = self.path("hub.toml");
         let text = format!(
             "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
-             [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = 1\n{}\n",
+             [policy]\nlist_interval_seconds = {}\nreport_interval_seconds = {}\n{}\n",
             self.path("hub"),
+            self.list_interval_seconds,
+            self.report_interval_seconds,
             self.hub_extra,
             address = self.address,
             port = self.hub_port
@@ -358,17 +372,6 @@ impl Lab {
             self.content(infohash)
                 .filter(|c| c.state == ContentState::Serving && c.held_bytes == c.size_bytes)
         })
-    }
-
-    /// Waits until nobody is connected and nothing more is counted.
-    pub fn wait_until_quiet(&self) {
-        let mut before = None;
-        wait_for("a quiet device", || {
-            let status = self.status().filter(|status| status.peers_connected == 0)?;
-            let counted: Vec<u64> = status.cache.contents.iter().map(|c| c.egress_bytes).collect();
-            let rate = *status.egress_history.last()?;
-            (before.replace(counted.clone()) == Some(counted) && rate == 0).then_some(())
-        });
     }
 
     /// Waits until the device's ledger and the hub's books both have `bytes` for this content, and

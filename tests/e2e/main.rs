@@ -15,4 +15,5 @@ mod intact;
 mod kill;
 mod leecher;
 mod preload;
+mod revocation;
 mod world;

@@ -4,11 +4,14 @@
 
 mod ban_helper;
 mod device;
+mod fleet;
 mod net;
 #[path = "../../fuzz/src/observer.rs"]
 mod observer;
+mod operator;
 mod peer;
 mod serving;
 mod week;
 mod window;
 mod world;
+mod year;

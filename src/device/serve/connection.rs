@@ -407,6 +407,12 @@ impl Connection {
         Ok(())
     }
 
+    /// What the kernel still holds for the peer shall not leave: the connection is about to be closed, and cut.
+    pub fn drop_unsent(&self) {
+        // If it fails, some last blocks leave.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
     /// Asks the kernel what has been delivered since the last time.
     pub fn settle(&mut self) {
         if self.session.deliveries().in_flight() {
@@ -418,11 +424,6 @@ impl Connection {
     /// Some of what was sent still lies in our kernel, and may refer to a file's pages there.
     pub fn is_unacknowledged(&self) -> bool {
         sys::unacknowledged_bytes(&self.stream).is_ok_and(|bytes| bytes > 0)
-    }
-
-    /// What the kernel still holds will not leave: the connection is about to be closed, and cut.
-    pub fn drop_unsent(&self) {
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// What the kernel has sent, and what the peer's has acknowledged, since the last call; and whether

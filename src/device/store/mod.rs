@@ -4,12 +4,14 @@
 
 mod adopt;
 mod beneath;
+mod chain;
 mod content_file;
 mod contents;
 mod data_dir;
 mod error;
 mod journal;
 mod ledger;
+mod prune;
 mod schema;
 
 use std::{
@@ -24,6 +26,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     adopt::{AdoptError, Adopted, Room, Source},
+    chain::LedgerBreak,
     content_file::ContentFile,
     contents::{StoredContent, is_gone},
     error::{DiskTrouble, StoreError},
@@ -80,6 +83,7 @@ impl Store {
             egress: Mutex::default(),
         }));
         let data_id = store.settle_identity(found)?;
+        store.begin_chain()?;
         let journal = store.open_journal(store.0.dir.journal(), ledger_id(&data_id))?;
         let _ = store.0.journal.set(Mutex::new(journal));
         store.prepare_scratch()?;
