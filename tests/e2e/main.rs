@@ -6,6 +6,7 @@ mod bad_input;
 mod caps;
 mod clients;
 mod demo;
+mod forgotten;
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
 mod harness;
