@@ -11,7 +11,7 @@ use crate::logic::{
         Prefix,
         allowance::{self, Asymmetry, DAY_NAMES, Schedule, UTC_OFFSET_MINUTES},
     },
-    units::{GIB, MIB},
+    units::{GIB, KIB, MIB},
 };
 
 /// One holds a descriptor and some kilobytes of the kernel's memory; beyond these, it is a typing
@@ -110,6 +110,8 @@ pub struct Caps {
 pub struct Cache {
     pub quota_bytes: u64,
     pub reserve_bytes: u64,
+    /// Zero is no scrub.
+    pub scrub_bytes_per_second: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -288,7 +290,7 @@ impl Caps {
 
 impl Default for Cache {
     fn default() -> Self {
-        Cache { quota_bytes: 16 * GIB, reserve_bytes: 512 * MIB }
+        Cache { quota_bytes: 16 * GIB, reserve_bytes: 512 * MIB, scrub_bytes_per_second: 256 * KIB }
     }
 }
 

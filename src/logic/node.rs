@@ -55,6 +55,8 @@ pub enum Event {
         retryable: bool,
     },
     Evicted(Infohash),
+    /// Some of what was held of it turned out bad. The rest goes on being served.
+    Damaged(Infohash),
     Announced {
         infohash: Infohash,
         interval: Duration,
@@ -123,6 +125,8 @@ pub struct Stored {
     pub part: Part,
     /// The owner wants it here: it is served without a list or a clock, and stays.
     pub pinned: bool,
+    /// The owner's own file, which nothing is ever written to.
+    pub linked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +261,12 @@ impl<R: Rng> Node<R> {
             }
             Event::Evicted(infohash) => {
                 self.contents.remove(&infohash);
+                self.replan(now);
+            }
+            Event::Damaged(infohash) => {
+                if let Some(content) = self.contents.get_mut(&infohash) {
+                    content.damaged();
+                }
                 self.replan(now);
             }
             Event::Announced { infohash, interval } => self.announced(infohash, interval, at),
@@ -407,7 +417,9 @@ impl<R: Rng> Node<R> {
         }
         if let Some(wall) = now.wall.synced() {
             self.serve_what_is_complete(announce_at);
-            self.start_next_fill(&plan.fill, wall, now.monotonic);
+            let mending = self.contents.iter().filter(|(_, c)| c.pinned && c.is_mendable());
+            let order: Vec<_> = mending.map(|(i, _)| *i).chain(plan.fill).collect();
+            self.start_next_fill(&order, wall, now.monotonic);
         }
     }
 
@@ -429,7 +441,7 @@ impl<R: Rng> Node<R> {
 
     fn serve_what_is_pinned(&mut self) {
         for (infohash, content) in &mut self.contents {
-            if content.pinned && content.complete && content.phase == Phase::Waiting {
+            if content.pinned && content.phase == Phase::Waiting {
                 content.phase = Phase::Serving;
                 self.commands.push_back(Command::Serve(*infohash));
             }
@@ -458,7 +470,7 @@ impl<R: Rng> Node<R> {
             let Some(content) = self.contents.get_mut(infohash) else { continue };
             let waiting = content.retry_at.is_some_and(|due| due > at);
             let fits = content.stored || taken + content.size_bytes <= self.quota_bytes;
-            if content.phase != Phase::Waiting || content.complete || waiting || !fits {
+            if !content.may_be_filled() || waiting || !fits {
                 continue;
             }
             let Some(entry) = content.entry.clone() else { continue };

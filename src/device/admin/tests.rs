@@ -201,6 +201,8 @@ fn status() -> Status {
         version: "0.1.0".into(),
         state: State::Idle,
         problem: None,
+        problems: vec![],
+        storage: Default::default(),
         pause: PauseView::Off,
         egress_bytes_per_second: 0,
         egress_bytes_per_second_max: 1_250_000,
