@@ -176,6 +176,7 @@ fn node(
         complete: held.is_complete,
         part: Part::whole(),
         pinned: held.is_pinned,
+        linked: false,
     });
     let now = Now { monotonic: Monotonic::START, wall };
     let rng = SmallRng::seed_from_u64(seed);
