@@ -7,7 +7,11 @@ mod caps;
 mod clients;
 mod clocks;
 mod demo;
+<<<<<<< HEAD
 mod disk;
+=======
+mod forgotten;
+>>>>>>> list
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
 mod harness;
