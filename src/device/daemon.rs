@@ -17,6 +17,7 @@ use super::{
     bookkeeping::{Bookkeeping, FLUSH_INTERVAL},
     books::Books,
     clock::Clock,
+    disk::Disk,
     filling,
     lan::LanService,
     line::Line,
@@ -100,8 +101,8 @@ pub struct Daemon {
     pub(super) bookkeeping: Bookkeeping,
     pub(super) last_contact: Option<UnixSeconds>,
     pub(super) hub_problems: BTreeMap<Topic, String>,
-    pub(super) store_problem: Option<String>,
     pub(super) storage: StorageView,
+    pub(super) disk: Disk,
     pub(super) peer_port: u16,
 }
 
@@ -165,8 +166,8 @@ impl Daemon {
                 }
                 Command::Fill { entry, part } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
-                    let now = now.unwrap_or_default();
-                    let fill = filling::fill(context, entry, part, now, cancel.clone());
+                    let clock = self.clock.clone();
+                    let fill = filling::fill(context, entry, part, clock, cancel.clone());
                     self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
                 Command::Serve(infohash) => self.serve(infohash),
@@ -190,6 +191,7 @@ impl Daemon {
                 self.node.handle_event(event, now);
                 if list_changed {
                     self.weigh_all();
+                    self.follow_policy();
                 }
                 self.look_up_destinations();
             }
@@ -198,19 +200,7 @@ impl Daemon {
                     auto.set_destinations(destinations);
                 }
             }
-            Message::Contact(topic, Ok(server_time)) => {
-                if let Some(server_time) = server_time {
-                    self.clock.learn(server_time);
-                }
-                self.last_contact = self.clock.now().wall.synced();
-                self.hub_problems.remove(&topic);
-            }
-            Message::Contact(topic, Err(problem)) => {
-                if self.hub_problems.get(&topic) != Some(&problem) {
-                    tracing::warn!("{problem}");
-                }
-                self.hub_problems.insert(topic, problem);
-            }
+            Message::Contact(topic, heard) => self.heard(topic, heard),
             Message::Servable(servable) => {
                 let infohash = servable.infohash;
                 if self.fill.as_ref().is_some_and(|fill| fill.infohash == infohash) {
@@ -225,9 +215,13 @@ impl Daemon {
             Message::PieceVerified { infohash, piece, source, bytes } => {
                 self.piece_verified(infohash, piece, source, bytes);
             }
+            Message::FillWaits { infohash, sentence } => {
+                self.holdings.entry(infohash).or_default().waits = sentence;
+            }
+            Message::Found(found) => self.handle_found(found),
+            Message::DiskTried { unwritten, result } => self.handle_disk_tried(unwritten, result),
             Message::Saved(result) => self.handle_saved(result),
             Message::Synced(result) => self.handle_synced(result),
-            Message::Found(found) => self.handle_found(found),
             Message::Reported { reported_bytes, pending } => {
                 self.books.reported_bytes = reported_bytes;
                 self.books.reports_pending = pending;
@@ -240,10 +234,29 @@ impl Daemon {
         }
     }
 
+    fn heard(&mut self, topic: Topic, heard: Result<Option<UnixSeconds>, String>) {
+        match heard {
+            Ok(server_time) => {
+                if let Some(server_time) = server_time {
+                    self.clock.learn(server_time);
+                }
+                self.last_contact = self.clock.now().wall.synced();
+                self.hub_problems.remove(&topic);
+            }
+            Err(problem) => {
+                if self.hub_problems.get(&topic) != Some(&problem) {
+                    tracing::warn!("{problem}");
+                }
+                self.hub_problems.insert(topic, problem);
+            }
+        }
+    }
+
     /// Once a second unless it is quiet: the ledger, the graph, the page.
     pub(super) fn tick(&mut self) {
         self.keep_books();
         self.context.keeper.look();
+        self.look_after_disk();
         let now = self.clock.now();
         self.count(now);
         let stats = self.engine.stats();
@@ -259,27 +272,25 @@ impl Daemon {
         });
     }
 
-    /// What must survive a restart is written before the node acts on it.
+    /// What must survive a restart: of what the owner wants, before the node acts on it. What the disk
+    /// does not take is written as soon as it does.
     fn remember(&mut self, event: &Event) {
-        let store = &self.context.store;
-        let result = match event {
-            Event::Enrolled => store.set_setting(setting::ENROLLED, &true),
-            Event::NotEnrolled => store.set_setting(setting::ENROLLED, &false),
-            Event::ListVerified { list, policy, valid_until } => store
-                .set_setting(setting::LIST, list)
-                .and_then(|()| store.set_setting(setting::POLICY, policy))
-                .and_then(|()| store.set_setting(setting::LIST_VALID_UNTIL, valid_until)),
+        match event {
+            Event::Enrolled => self.write_setting(setting::ENROLLED, &true),
+            Event::NotEnrolled => self.write_setting(setting::ENROLLED, &false),
+            Event::ListVerified { list, policy, valid_until } => {
+                self.write_setting(setting::LIST, list);
+                self.write_setting(setting::POLICY, policy);
+                self.write_setting(setting::LIST_VALID_UNTIL, valid_until);
+            }
             Event::LimitSet { egress_bytes_per_second_max } => {
-                store.set_setting(setting::LIMIT, egress_bytes_per_second_max)
+                self.write_wish(setting::LIMIT, egress_bytes_per_second_max);
             }
             Event::PauseSet(pause) => {
-                store.set_setting(setting::PAUSED_UNTIL, &self.pause_wall(pause))
+                self.write_wish(setting::PAUSED_UNTIL, &self.pause_wall(pause));
             }
-            _ => Ok(()),
-        };
-        if let Err(error) = result {
-            tracing::error!("cannot keep this for the next start: {error}");
-            self.store_problem = Some(error.to_string());
+            Event::FillFailed { .. } => self.disk.suspect(),
+            _ => {}
         }
     }
 
@@ -420,7 +431,7 @@ impl Daemon {
             last_contact: self.last_contact,
             hub_problem: self.hub_problems.values().next().cloned(),
             line_problem: self.auto.as_ref().and_then(|auto| auto.view().problem),
-            store_problem: self.bookkeeping.problem().or_else(|| self.store_problem.clone()),
+            store_problem: self.disk.problem().or_else(|| self.bookkeeping.problem()),
             storage: self.storage,
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,
@@ -486,6 +497,7 @@ pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, Sto
             web_seed_bytes: c.web_seed_bytes,
             peer_bytes: c.peer_bytes,
             egress_bytes: 0,
+            waits: None,
             name: c.name,
         };
         (c.infohash, holding)

@@ -7,6 +7,11 @@ mod caps;
 mod clients;
 mod clocks;
 mod demo;
+<<<<<<< HEAD
+mod disk;
+=======
+mod forgotten;
+>>>>>>> list
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
 mod harness;
@@ -16,4 +21,5 @@ mod kill;
 mod leecher;
 mod preload;
 mod revocation;
+mod windows;
 mod world;
