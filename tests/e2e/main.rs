@@ -7,11 +7,8 @@ mod caps;
 mod clients;
 mod clocks;
 mod demo;
-<<<<<<< HEAD
 mod disk;
-=======
 mod forgotten;
->>>>>>> list
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
 mod harness;
