@@ -8,6 +8,7 @@ mod clients;
 mod clocks;
 mod demo;
 mod disk;
+mod forgotten;
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
 mod harness;

@@ -271,6 +271,19 @@ fn judges_no_lease_under_an_unknown_time() {
 }
 
 #[test]
+fn a_lease_that_ended_while_the_time_was_lost_ends_when_it_is_known_again() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
+    let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
+    assert!(bench.commands().contains(&Command::Serve(hash(1))));
+    bench.now.wall = WallTime::Unsynced;
+    let without = bench.pass(8 * DAY);
+    assert!(!without.contains(&Command::Evict(hash(1))), "nobody can tell");
+    bench.now.wall = WallTime::Synced(UnixSeconds(T0 + 8 * DAY));
+    assert_eq!(bench.node.poll_timeout(bench.now), Some(bench.now.monotonic), "at once");
+    assert!(bench.pass(1).contains(&Command::Evict(hash(1))));
+}
+
+#[test]
 fn pauses_at_once_and_goes_on_by_itself() {
     let mut bench = Bench::new(vec![], None);
     bench.commands();
