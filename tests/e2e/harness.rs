@@ -500,6 +500,18 @@ pub fn without_web_seeds(torrent: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A library for LD_PRELOAD. The linker that Rust needs is a C compiler.
+pub fn compile_preloaded(source: &str, folder: &Path) -> PathBuf {
+    let library = folder.join("preloaded.so");
+    let output = Command::new("cc")
+        .args(["-O2", "-shared", "-fPIC", "-o"])
+        .args([&library, &Path::new(env!("CARGO_MANIFEST_DIR")).join(source)])
+        .output()
+        .expect("a C compiler is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
+}
+
 /// Every file below a folder.
 pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = vec![];
