@@ -130,6 +130,8 @@ pub struct Lab {
     admin_port: u16,
     /// Appended to larderd's configuration.
     pub device_extra: String,
+    /// For larderd.
+    pub device_environment: Vec<(&'static str, PathBuf)>,
     claim_code: Option<String>,
     root_file: PathBuf,
     token_file: PathBuf,
@@ -140,7 +142,6 @@ pub struct Lab {
     pub hub_extra: String,
     pub list_interval_seconds: u32,
     pub report_interval_seconds: u32,
-    pub device_environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -161,12 +162,12 @@ impl Lab {
             hub_extra: String::new(),
             list_interval_seconds: 1,
             report_interval_seconds: 1,
-            device_environment: vec![],
             namespace: None,
             hub_port,
             peer_port,
             admin_port,
             device_extra: String::new(),
+            device_environment: vec![],
             claim_code: None,
         }
     }

@@ -7,6 +7,7 @@ mod caps;
 mod clients;
 mod clocks;
 mod demo;
+mod disk;
 mod forgotten;
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]

@@ -423,3 +423,12 @@ fn a_damaged_pin_is_mended_from_the_list_but_never_the_owners_own_file() {
     assert!(restarted.commands().contains(&Command::Serve(hash(1))), "the rest is served");
     assert!(restarted.node.snapshot().contents[0].problem.is_some());
 }
+
+#[test]
+fn tries_a_failed_fill_at_once_when_the_disk_is_well_again() {
+    let mut bench = Bench::new(vec![], None);
+    bench.list(list(1, vec![entry(1, 100)]));
+    let failed = Event::FillFailed { infohash: hash(1), problem: "x".into(), retryable: true };
+    assert_eq!(fills(&bench.event(failed)), []);
+    assert_eq!(fills(&bench.event(Event::DiskWell)), [hash(1)]);
+}
