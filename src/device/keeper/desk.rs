@@ -8,6 +8,7 @@ use std::{
         Arc,
         mpsc::{self, Receiver, Sender, SyncSender},
     },
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -41,12 +42,16 @@ pub enum Task {
 pub struct Desk {
     tasks: Sender<Task>,
     files: Files,
+    busy: Busy,
 }
+
+/// Since when the keeper has been waiting for the disk, if it is.
+pub type Busy = Arc<Mutex<Option<Instant>>>;
 
 /// A desk, and what comes in there.
 pub fn desk() -> (Desk, Receiver<Task>) {
     let (tasks, inbox) = mpsc::channel();
-    (Desk { tasks, files: Files::default() }, inbox)
+    (Desk { tasks, files: Files::default(), busy: Busy::default() }, inbox)
 }
 
 impl Desk {
@@ -80,6 +85,15 @@ impl Desk {
     /// Call now and then.
     pub fn look(&self) {
         self.leave(Task::Look);
+    }
+
+    /// How long the disk has been keeping the keeper waiting, if it is.
+    pub fn busy_for(&self) -> Option<Duration> {
+        self.busy.lock().map(|since| since.elapsed())
+    }
+
+    pub(super) fn busy(&self) -> Busy {
+        self.busy.clone()
     }
 
     pub fn files(&self) -> Files {

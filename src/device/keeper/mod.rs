@@ -21,19 +21,19 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use self::{
+    desk::{Busy, Files, Task},
+    kept::{Guard, Kept, Verdict},
+    round::Round,
+};
 pub use self::{
     desk::{Desk, Loan, desk},
     scrub::Scrub,
 };
-use self::{
-    desk::{Files, Task},
-    kept::{Guard, Kept, Verdict},
-    round::Round,
-};
 use super::{
     message::{Found, Message},
     serve::{Remote, ServeCommand},
-    store::{Store, is_gone},
+    store::{DiskTrouble, Store, is_gone},
 };
 use crate::logic::infohash::Infohash;
 
@@ -47,6 +47,7 @@ const UNREADABLE_TRIES: u32 = 4;
 pub struct Keeper {
     inbox: Receiver<Task>,
     files: Files,
+    busy: Busy,
     store: Store,
     engine: Remote,
     messages: mpsc::Sender<Message>,
@@ -86,6 +87,7 @@ impl Keeper {
         let keeper = Keeper {
             inbox,
             files: desk.files(),
+            busy: desk.busy(),
             store,
             engine,
             messages,
@@ -114,11 +116,17 @@ impl Keeper {
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match task {
-                Ok(task) => self.handle(task),
-                Err(RecvTimeoutError::Timeout) => self.work(),
+                Ok(task) => self.while_busy(|keeper| keeper.handle(task)),
+                Err(RecvTimeoutError::Timeout) => self.while_busy(Keeper::work),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    fn while_busy(&mut self, work: impl FnOnce(&mut Keeper)) {
+        *self.busy.lock() = Some(Instant::now());
+        work(self);
+        *self.busy.lock() = None;
     }
 
     fn next_wait(&self) -> Option<Duration> {
@@ -202,8 +210,8 @@ impl Keeper {
         let verdict = if kept.guard() { kept.verify(piece) } else { kept.read(piece) };
         match verdict {
             Verdict::Good(bytes) => {
-                self.unreadable.remove(&(infohash, piece));
                 self.engine.send(ServeCommand::Proven { infohash, piece, bytes });
+                self.handle_readable(infohash, piece);
             }
             Verdict::Bad => {
                 self.withdraw(infohash, piece);
@@ -219,20 +227,28 @@ impl Keeper {
         let retry = self.unreadable.entry((infohash, piece)).or_insert(Retry { at, tries: 0 });
         retry.at = at;
         retry.tries += 1;
-        if retry.tries == 1 {
-            tracing::error!(%infohash, piece, "a piece cannot be read: {error}");
+        let tries = retry.tries;
+        if tries == 1 {
+            tracing::debug!(%infohash, piece, "a piece cannot be read: {error}");
+            self.tell(Found::Unreadable(Some(DiskTrouble::of(error))));
         }
-        if retry.tries >= UNREADABLE_TRIES && self.kept.get(&infohash).is_some_and(Kept::reads_some)
-        {
+        if tries >= UNREADABLE_TRIES && self.kept.get(&infohash).is_some_and(Kept::reads_some) {
             self.withdraw(infohash, piece);
             self.tell(Found::ToMend(infohash));
+        }
+    }
+
+    /// Or given up.
+    fn handle_readable(&mut self, infohash: Infohash, piece: u32) {
+        if self.unreadable.remove(&(infohash, piece)).is_some() && self.unreadable.is_empty() {
+            self.tell(Found::Unreadable(None));
         }
     }
 
     /// Out of the engine at once, and out of the piece map.
     fn withdraw(&mut self, infohash: Infohash, piece: u32) {
         tracing::warn!(%infohash, piece, "a piece is damaged: it is not served until it is filled again");
-        self.unreadable.remove(&(infohash, piece));
+        self.handle_readable(infohash, piece);
         self.engine.send(ServeCommand::Withdraw { infohash, pieces: vec![piece] });
         if let Err(error) = self.store.mark_damaged(infohash, &[piece]) {
             // After a restart it would be checked before it is served, too.
