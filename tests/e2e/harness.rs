@@ -130,8 +130,6 @@ pub struct Lab {
     admin_port: u16,
     /// Appended to larderd's configuration.
     pub device_extra: String,
-    /// For larderd.
-    pub device_environment: Vec<(&'static str, PathBuf)>,
     claim_code: Option<String>,
     root_file: PathBuf,
     token_file: PathBuf,
@@ -169,7 +167,6 @@ impl Lab {
             peer_port,
             admin_port,
             device_extra: String::new(),
-            device_environment: vec![],
             claim_code: None,
         }
     }
