@@ -13,7 +13,7 @@ export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export PUPPETEER_SKIP_DOWNLOAD := 1
 
 # Units, and those in tests/ that start no programs. All else in tests/ starts the real ones.
-FAST := kind(lib) + binary(tidy) + binary(fuzz_replay) + binary(sim)
+FAST := kind(lib) + binary(tidy) + binary(fuzz_replay) + binary(list) + binary(sim)
 NEXTEST := cargo nextest run --locked
 
 .PHONY: help

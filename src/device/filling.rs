@@ -8,7 +8,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    clock::Clock,
+    keeper::Loan,
     message::Message,
+    quiet::Quiet,
     serve::Servable,
     store::{ContentFile, Store, StoreError},
     swarm::{FillJob, FillSource, PieceSink},
@@ -32,18 +35,23 @@ use crate::{
 /// Verified pieces go into the piece map when this much has come together, or this long after: what
 /// a kill can cost a fill, against what each sync costs the flash.
 const RECORD_BYTES: u64 = 8 * MIB;
-const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+const RECORD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Fetches what is missing of a content, and has it served from the first verified piece on.
 pub async fn fill(
     context: Context,
     entry: Entry,
     part: Part,
-    now: UnixSeconds,
+    clock: Clock,
     cancel: CancellationToken,
 ) {
     let infohash = entry.infohash;
-    match try_fill(&context, entry, part, now, cancel.clone()).await {
+    let quiet = Quiet {
+        rules: Arc::clone(&context.fill_rules),
+        throttle: context.filler.throttle().clone(),
+        clock,
+    };
+    match fill_in_windows(&context, &entry, part, &quiet, &cancel).await {
         Ok(()) => {
             tracing::info!(%infohash, "filled and verified");
             context.event(Event::FillCompleted(infohash)).await;
@@ -57,18 +65,51 @@ pub async fn fill(
     }
 }
 
-async fn try_fill(
+/// What went wrong, and whether the same may succeed later.
+type Failure = (String, bool);
+
+/// As many runs as the owner's hours make of it; each goes on where the last one ended.
+async fn fill_in_windows(
     context: &Context,
-    entry: Entry,
+    entry: &Entry,
+    part: Part,
+    quiet: &Quiet,
+    cancel: &CancellationToken,
+) -> Result<(), Failure> {
+    loop {
+        tokio::select! {
+            () = quiet.wait_for_window(context, entry.infohash) => {}
+            () = cancel.cancelled() => return Err(("cancelled".into(), true)),
+        }
+        let now = quiet.clock.now().wall.synced().unwrap_or_default();
+        // The loan ends after all that has the file open.
+        let (job, sink, _loan) = prepare(context, entry, part, now).await?;
+        let window = cancel.child_token();
+        let run = run(context, job, &sink, window.clone());
+        tokio::pin!(run);
+        tokio::select! {
+            ended = &mut run => return ended,
+            () = quiet.steer() => {}
+        }
+        window.cancel();
+        match run.await {
+            Err(_) if !cancel.is_cancelled() => {}
+            ended => return ended,
+        }
+    }
+}
+
+/// Finds out what there is and what is missing, takes the room, and has served what is there.
+async fn prepare(
+    context: &Context,
+    entry: &Entry,
     part: Part,
     now: UnixSeconds,
-    cancel: CancellationToken,
-) -> Result<(), (String, bool)> {
+) -> Result<(FillJob, Arc<Sink>, Loan), Failure> {
     let local = |e: UpstreamError| (e.to_string(), true);
     let infohash = entry.infohash;
-    let (metainfo, torrent_bytes) = metainfo(context, &entry).await?;
-    // The loan ends after all that has the file open.
-    let (_loan, part, content) = {
+    let (metainfo, torrent_bytes) = metainfo(context, entry).await?;
+    let (loan, part, content) = {
         let (metainfo, torrent_bytes) = (Arc::clone(&metainfo), torrent_bytes.clone());
         let keeper = context.keeper.clone();
         context
@@ -94,9 +135,9 @@ async fn try_fill(
         }))
         .await;
     let peers = sources(context, infohash, now).await;
+    let missing = wanted.iter_held().filter(|piece| !have.has(*piece)).count();
     tracing::info!(
-        name = entry.name, %infohash, held = have.held(), wanted = wanted.held(),
-        pieces = have.pieces(), peers = peers.len(), "filling"
+        name = entry.name, %infohash, missing, pieces = have.pieces(), peers = peers.len(), "filling"
     );
     let sink = Arc::new(Sink {
         infohash,
@@ -109,13 +150,13 @@ async fn try_fill(
     let job = FillJob {
         metainfo,
         torrent_bytes,
-        web_seeds: entry.web_seeds,
+        web_seeds: entry.web_seeds.clone(),
         peers,
         have,
         wanted,
         sink: Arc::clone(&sink) as Arc<dyn PieceSink>,
     };
-    run(context, job, &sink, cancel).await
+    Ok((job, sink, loan))
 }
 
 async fn run(
@@ -123,7 +164,7 @@ async fn run(
     job: FillJob,
     sink: &Arc<Sink>,
     cancel: CancellationToken,
-) -> Result<(), (String, bool)> {
+) -> Result<(), Failure> {
     let outcome = {
         let fill = context.filler.fill(job, cancel);
         tokio::pin!(fill);
@@ -153,10 +194,7 @@ async fn check_complete(context: &Context, infohash: Infohash) -> Result<(), (St
 }
 
 /// From the store after a restart, else from the operator.
-async fn metainfo(
-    context: &Context,
-    entry: &Entry,
-) -> Result<(Arc<Metainfo>, Bytes), (String, bool)> {
+async fn metainfo(context: &Context, entry: &Entry) -> Result<(Arc<Metainfo>, Bytes), Failure> {
     let infohash = entry.infohash;
     let stored = context
         .stored(move |store| store.torrent_bytes(infohash))
@@ -164,9 +202,11 @@ async fn metainfo(
         .map_err(|e| (e.to_string(), true))?;
     let bytes = match stored {
         Some(bytes) => bytes,
-        None => upstream::get(&context.http, &entry.metainfo_url, MAX_METAINFO_BYTES as u64)
-            .await
-            .map_err(|e| (e.to_string(), true))?,
+        None => {
+            upstream::get_outside(&context.outbound, &entry.metainfo_url, MAX_METAINFO_BYTES as u64)
+                .await
+                .map_err(|e| (e.to_string(), true))?
+        }
     };
     let metainfo =
         Metainfo::parse_expecting(&bytes, infohash).map_err(|e| (e.to_string(), false))?;

@@ -43,6 +43,11 @@ pub enum Message {
         source: FillSource,
         bytes: u64,
     },
+    /// Why a fill does not run, by the owner's rules; `None` once it does.
+    FillWaits {
+        infohash: Infohash,
+        sentence: Option<String>,
+    },
     /// By the keeper.
     Found(Found),
     /// The disk was tried, and settings that waited for it were written.

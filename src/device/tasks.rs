@@ -3,13 +3,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use reqwest::Client;
 use tokio::sync::{Mutex, mpsc};
 
 use super::{
     identity::Identity,
     keeper::Desk,
     message::{Message, Topic},
+    outbound::Outbound,
+    quiet,
     store::{Store, StoreError},
     swarm::Filler,
     upstream::{self, AnnounceRequest, Answer, Hub, ListRepository, Outcome, UpstreamError},
@@ -32,10 +33,12 @@ use crate::{
 pub struct Context {
     pub identity: Arc<Identity>,
     pub store: Store,
-    pub http: Client,
     /// Nobody, when no hub is configured.
     pub operator: Option<Arc<Operator>>,
     pub filler: Arc<Filler>,
+    /// To whatever servers the operator's documents name.
+    pub outbound: Outbound,
+    pub fill_rules: Arc<quiet::Rules>,
     pub keeper: Desk,
     pub messages: mpsc::Sender<Message>,
 }
@@ -135,7 +138,11 @@ pub async fn fetch_list(context: Context, held: Option<HotList>, wall: WallTime)
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListUnchanged).await;
         }
-        Ok(Outcome::Cut) => context.event(Event::ListUnchanged).await,
+        // All who waited may have been cut off in one moment: they shall not come back in one.
+        Ok(Outcome::Cut) => {
+            context.event(Event::ListHeld(false)).await;
+            context.event(Event::ListUnchanged).await;
+        }
         Err(error) => {
             context.contact(Topic::List, Err(&error)).await;
             context.event(Event::ListFailed).await;
@@ -262,7 +269,7 @@ pub async fn announce(context: Context, announcement: Announcement) {
         event,
         tracker_tiers: &entry.tracker_tiers,
     };
-    match upstream::announce(&context.http, &request).await {
+    match upstream::announce(&context.outbound, &request).await {
         Ok(answer) => {
             if event != AnnounceEvent::None {
                 tracing::info!(infohash = %entry.infohash, ?event, port, "announced");

@@ -60,6 +60,13 @@ impl Shared {
         before.checked_sub(1).map_or(0, |last| received.history[last].1)
     }
 
+    /// When that much had come.
+    pub fn received_at(&self, payload_bytes: u64) -> Option<Instant> {
+        let received = self.received.lock().expect("nobody panics");
+        let before = received.history.partition_point(|(_, bytes)| *bytes < payload_bytes);
+        received.history.get(before).map(|(at, _)| *at)
+    }
+
     /// Nobody has a connection; what had been sent has come.
     pub fn is_drained(&self) -> bool {
         self.connected.load(Ordering::SeqCst) == 0

@@ -140,7 +140,6 @@ pub struct Lab {
     pub hub_extra: String,
     pub list_interval_seconds: u32,
     pub report_interval_seconds: u32,
-    pub device_environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -161,7 +160,6 @@ impl Lab {
             hub_extra: String::new(),
             list_interval_seconds: 1,
             report_interval_seconds: 1,
-            device_environment: vec![],
             namespace: None,
             hub_port,
             peer_port,
@@ -498,6 +496,18 @@ pub fn without_web_seeds(torrent: &[u8]) -> Vec<u8> {
     out.push(b'e');
     assert_eq!(Metainfo::parse(&out).expect("still one").infohash, read.infohash);
     out
+}
+
+/// A library for LD_PRELOAD. The linker that Rust needs is a C compiler.
+pub fn compile_preloaded(source: &str, folder: &Path) -> PathBuf {
+    let library = folder.join("preloaded.so");
+    let output = Command::new("cc")
+        .args(["-O2", "-shared", "-fPIC", "-o"])
+        .args([&library, &Path::new(env!("CARGO_MANIFEST_DIR")).join(source)])
+        .output()
+        .expect("a C compiler is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
 }
 
 /// Every file below a folder.

@@ -5,8 +5,10 @@ mod auto;
 mod bad_input;
 mod caps;
 mod clients;
+mod clocks;
 mod demo;
 mod disk;
+mod forgotten;
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
 mod harness;
@@ -16,4 +18,5 @@ mod kill;
 mod leecher;
 mod preload;
 mod revocation;
+mod windows;
 mod world;

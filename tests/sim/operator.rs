@@ -10,7 +10,7 @@ use larder::logic::{
 };
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
 
-pub const CATALOGUE: u8 = 40;
+pub const CATALOGUE: u8 = 30;
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
@@ -45,9 +45,9 @@ pub fn content(n: u8) -> Infohash {
     Infohash([n; 20])
 }
 
-/// 100 to 1,990.
+/// 500 to 2,390.
 pub fn size_of(n: u8) -> u64 {
-    100 + u64::from(n) * 7919 % 1_890
+    500 + u64::from(n) * 7919 % 1_890
 }
 
 impl Operator {
@@ -77,7 +77,7 @@ impl Operator {
             }
         }
         self.replace(entries.into_values().collect(), now);
-        self.interval = *[300, 900, 900, 1800].choose(rng).expect("some");
+        self.interval = *[300, 1800, 3600, 3600].choose(rng).expect("some");
     }
 
     /// The last list of the year: all of these, for long.
@@ -137,6 +137,7 @@ impl Operator {
             report_interval_seconds: 3600,
             statement_keys: vec![],
             reflector: None,
+            private_web_seeds: vec![],
         }
     }
 }

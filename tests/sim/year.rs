@@ -137,6 +137,7 @@ struct Household {
     filling: Option<Infohash>,
     followed: Option<(HotList, Policy, UnixSeconds)>,
     is_enrolled: bool,
+    is_held: bool,
     allowance: Option<Allowance>,
     paused_until: u64,
     egress_bytes: u64,
@@ -176,6 +177,7 @@ fn node(
         complete: held.is_complete,
         part: Part::whole(),
         pinned: held.is_pinned,
+        linked: false,
     });
     let now = Now { monotonic: Monotonic::START, wall };
     let rng = SmallRng::seed_from_u64(seed);
@@ -206,6 +208,7 @@ impl Household {
             filling: None,
             followed: None,
             is_enrolled: false,
+            is_held: false,
             allowance: None,
             paused_until: 0,
             egress_bytes: 0,
@@ -335,7 +338,7 @@ impl Household {
                 }
                 let egress_bytes_total = self.egress_bytes;
                 self.tell(Event::Counted(Counters { egress_bytes_total, ..Counters::default() }));
-                self.later(self.truth + 10 * MINUTE, Pending::Tick);
+                self.later(self.truth + 30 * MINUTE, Pending::Tick);
             }
         }
     }
@@ -401,6 +404,7 @@ impl Household {
         self.pending.retain(|_, pending| matches!(pending, Pending::Fault(_)));
         self.served.clear();
         self.filling = None;
+        self.is_held = false;
         self.booted_at = self.truth;
         self.clock.learned = None;
         self.clock.changed_at = self.truth;
@@ -466,8 +470,10 @@ impl Household {
                 (1, Event::ListVerified { list, policy, valid_until })
             }
         };
-        if !matches!(answer, Event::ListFailed) {
-            self.later(self.truth + wait, Pending::Answer(Event::ListHeld(self.operator.holds)));
+        let holds = self.operator.holds;
+        if self.is_held != holds && !matches!(answer, Event::ListFailed) {
+            self.is_held = holds;
+            self.later(self.truth + wait, Pending::Answer(Event::ListHeld(holds)));
         }
         self.later(self.truth + wait, Pending::Answer(answer));
     }

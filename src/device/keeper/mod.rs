@@ -27,7 +27,7 @@ use self::{
     round::Round,
 };
 pub use self::{
-    desk::{Desk, desk},
+    desk::{Desk, Loan, desk},
     scrub::Scrub,
 };
 use super::{

@@ -129,6 +129,7 @@ fn policy() -> Policy {
         report_interval_seconds: 900,
         statement_keys: vec![],
         reflector: None,
+        private_web_seeds: vec![],
     }
 }
 
@@ -267,6 +268,19 @@ fn judges_no_lease_under_an_unknown_time() {
     assert!(!commands.iter().any(|c| matches!(c, Command::Serve(_) | Command::Evict(_))));
     bench.now.wall = WallTime::Synced(UnixSeconds(T0));
     assert!(bench.event(Event::ListUnchanged).contains(&Command::Serve(hash(1))));
+}
+
+#[test]
+fn a_lease_that_ended_while_the_time_was_lost_ends_when_it_is_known_again() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
+    let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
+    assert!(bench.commands().contains(&Command::Serve(hash(1))));
+    bench.now.wall = WallTime::Unsynced;
+    let without = bench.pass(8 * DAY);
+    assert!(!without.contains(&Command::Evict(hash(1))), "nobody can tell");
+    bench.now.wall = WallTime::Synced(UnixSeconds(T0 + 8 * DAY));
+    assert_eq!(bench.node.poll_timeout(bench.now), Some(bench.now.monotonic), "at once");
+    assert!(bench.pass(1).contains(&Command::Evict(hash(1))));
 }
 
 #[test]
