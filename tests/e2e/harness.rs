@@ -130,6 +130,8 @@ pub struct Lab {
     admin_port: u16,
     /// Appended to larderd's configuration.
     pub device_extra: String,
+    /// For larderd.
+    pub device_environment: Vec<(&'static str, PathBuf)>,
     claim_code: Option<String>,
     root_file: PathBuf,
     token_file: PathBuf,
@@ -165,6 +167,7 @@ impl Lab {
             peer_port,
             admin_port,
             device_extra: String::new(),
+            device_environment: vec![],
             claim_code: None,
         }
     }
