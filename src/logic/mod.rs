@@ -20,6 +20,7 @@ pub mod node;
 pub mod now;
 pub mod outreach;
 pub mod placement;
+pub mod ranking;
 pub mod rating;
 pub mod units;
 pub mod usage;

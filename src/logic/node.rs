@@ -23,7 +23,7 @@ use super::{
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
     now::{Monotonic, Now, UnixSeconds},
-    placement::{self, Budget, Held},
+    placement::{self, Held, Here},
 };
 
 /// First wait and longest wait after a failure, by what failed. Waits are drawn at random below
@@ -379,16 +379,16 @@ impl<R: Rng> Node<R> {
         let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
         // What is on its way out still takes up room.
         let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
-        let budget = Budget { quota_bytes: self.quota_bytes.saturating_sub(leaving_bytes) };
-        let plan = placement::plan(list, &held, budget, now.wall);
+        let here = Here::with_quota(self.quota_bytes.saturating_sub(leaving_bytes));
+        let plan = placement::plan(list, &held, &here, now.wall);
         let entries: BTreeMap<Infohash, Entry> =
             list.entries.iter().map(|e| (e.infohash, e.clone())).collect();
-        self.refused = plan.refused.into_iter().map(|(i, why)| (i, why.to_string())).collect();
-        for infohash in plan.evict {
-            self.leave(infohash);
+        self.refused = plan.refused.iter().map(|(i, why)| (*i, why.to_string())).collect();
+        for infohash in &plan.evict {
+            self.leave(*infohash);
         }
-        self.contents.retain(|infohash, c| c.stored || plan.fill.contains(infohash));
-        for infohash in &plan.fill {
+        self.contents.retain(|infohash, c| c.stored || plan.fills(*infohash).is_some());
+        for placement::Fill { infohash, .. } in &plan.fill {
             let Some(entry) = entries.get(infohash) else { continue };
             self.contents.entry(*infohash).or_insert_with(|| Content::wanted(entry));
         }
@@ -440,12 +440,12 @@ impl<R: Rng> Node<R> {
     }
 
     /// One fill at a time, in the plan's order: a home line finishes one sooner than two.
-    fn start_next_fill(&mut self, order: &[Infohash], wall: UnixSeconds, at: Monotonic) {
+    fn start_next_fill(&mut self, order: &[placement::Fill], wall: UnixSeconds, at: Monotonic) {
         let list_is_fresh = self.valid_until.is_some_and(|end| wall < end);
         if self.fill_running.is_some() || !list_is_fresh {
             return;
         }
-        for infohash in order {
+        for placement::Fill { infohash, .. } in order {
             let Some(content) = self.contents.get_mut(infohash) else { continue };
             let waiting = content.retry_at.is_some_and(|due| due > at);
             if content.phase != Phase::Waiting || content.complete || waiting {

@@ -64,9 +64,16 @@ fn list_of(day: u64) -> HotList {
         metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
         tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
         web_seeds: vec![],
+        holders: vec![],
     };
     let published_at = UnixSeconds(T0 + day * DAY);
-    HotList { format: 1, epoch: day + 1, published_at, entries: (0..3).map(entry).collect() }
+    HotList {
+        format: 1,
+        epoch: day + 1,
+        published_at,
+        devices: None,
+        entries: (0..3).map(entry).collect(),
+    }
 }
 
 fn policy() -> Policy {

@@ -7,7 +7,7 @@ use crate::logic::{
     hotlist::Entry,
     infohash::Infohash,
     now::{Monotonic, WallTime},
-    placement::Held,
+    placement::{Held, Part},
 };
 
 #[derive(Clone, Debug)]
@@ -61,8 +61,14 @@ impl Content {
     }
 
     pub fn held(&self, infohash: Infohash) -> Held {
-        let (size_bytes, complete, pinned) = (self.size_bytes, self.complete, self.pinned);
-        Held { infohash, size_bytes, complete, pinned }
+        Held {
+            infohash,
+            size_bytes: self.size_bytes,
+            part: Part::whole(),
+            complete: self.complete,
+            pinned: self.pinned,
+            egress_bytes_per_second: None,
+        }
     }
 
     /// What is pinned stays when its lease ends, but from then on without the operator.

@@ -111,11 +111,12 @@ fn entry(n: u8, size_bytes: u64) -> Entry {
         metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
         tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
         web_seeds: vec![],
+        holders: vec![],
     }
 }
 
 fn list(epoch: u64, entries: Vec<Entry>) -> HotList {
-    HotList { format: 1, epoch, published_at: UnixSeconds(T0), entries }
+    HotList { format: 1, epoch, published_at: UnixSeconds(T0), devices: None, entries }
 }
 
 fn policy() -> Policy {
