@@ -134,8 +134,6 @@ def main():
         sys.exit("run.py: run as root: it makes a network namespace")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    (args.work / "data").mkdir(parents=True, exist_ok=True)
-    (args.work / "big").mkdir(exist_ok=True)
     machine.make_content(args.work / "data", args.work / "big", "big.bin", 1024 * MIB, MIB, 1)
     known = subprocess.run([args.attack, "--attack", "list"], check=True, capture_output=True, text=True).stdout.split()
     attacks = args.attacks.split(",") if args.attacks else known

@@ -89,7 +89,7 @@ class Run:
         return Recording(self.folder, self.moments)
 
     def start_device(self):
-        content = device.make_content(self.options.work)
+        content = device.make(self.options.work)
         larderd = device.Device(self.home, self.options.larderd, self.mode, content, self.folder)
         larderd.start()
         peers = device.Peers(self.home, self.options.load, content[0], self.peers, self.plan.total() + 60)

@@ -1,13 +1,17 @@
 """The real larderd as the lab's device, and the strangers who want its content. Measures nothing."""
 
-import hashlib
 import json
-import random
+import pathlib
 import shutil
 import socket
 import subprocess
+import sys
 
 import lab
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from torrents import make_content
 
 PORT, ADMIN_PORT = 6881, 6890
 CONTENT_BYTES, PIECE_BYTES = 64 << 20, 256 << 10
@@ -36,27 +40,10 @@ LIMITS = {
 }
 
 
-def bencode(value):
-    if isinstance(value, int):
-        return b"i%de" % value
-    if isinstance(value, bytes):
-        return b"%d:%s" % (len(value), value)
-    return b"d" + b"".join(bencode(k.encode()) + bencode(value[k]) for k in sorted(value)) + b"e"
-
-
-def make_content(folder):
-    """The same bytes each time. Peers ask for them again and again, so this is as good as much more."""
-    data, torrents = folder / "content", folder / "torrents"
-    torrent = torrents / "content.bin.torrent"
-    if not torrent.exists():
-        data.mkdir(parents=True, exist_ok=True)
-        torrents.mkdir(exist_ok=True)
-        content = random.Random(1).randbytes(CONTENT_BYTES)
-        (data / "content.bin").write_bytes(content)
-        pieces = [content[at:at + PIECE_BYTES] for at in range(0, CONTENT_BYTES, PIECE_BYTES)]
-        info = {"name": b"content.bin", "length": CONTENT_BYTES, "piece length": PIECE_BYTES,
-                "pieces": b"".join(hashlib.sha1(piece).digest() for piece in pieces)}
-        torrent.write_bytes(bencode({"info": info}))
+def make(folder):
+    """Peers ask for the same bytes again and again, so this is as good as much more."""
+    data = folder / "content"
+    torrent = make_content(data, folder / "torrents", "content.bin", CONTENT_BYTES, PIECE_BYTES, seed=1)
     return torrent, data
 
 

@@ -1,12 +1,15 @@
 """What the machine provides for a run: content, a network of its own, and accounts of CPU and memory.
 Knows nothing of seeders."""
 
-import hashlib
 import os
 import pathlib
-import random
 import subprocess
+import sys
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from torrents import make_content
 
 IP = "198.18.0.1"
 MIB = 1 << 20
@@ -14,32 +17,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
-def bencode(value):
-    if isinstance(value, int):
-        return b"i%de" % value
-    if isinstance(value, bytes):
-        return b"%d:%s" % (len(value), value)
-    return b"d" + b"".join(bencode(k.encode()) + bencode(value[k]) for k in sorted(value)) + b"e"
-
-
-def make_content(data, torrents, name, size, piece, seed):
-    torrent = torrents / f"{name}.torrent"
-    if torrent.exists():
-        return
-    source, left, hashes = random.Random(seed), size, b""
-    with open(data / name, "wb") as file:
-        while left:
-            block = source.randbytes(min(piece, left))
-            left -= len(block)
-            hashes += hashlib.sha1(block).digest()
-            file.write(block)
-    info = {"name": name.encode(), "length": size, "piece length": piece, "pieces": hashes}
-    torrent.write_bytes(bencode({"info": info}))
-
-
 def prepare(work):
-    for folder in ("data", "big", "many"):
-        (work / folder).mkdir(parents=True, exist_ok=True)
     make_content(work / "data", work / "big", "big.bin", 1024 * MIB, MIB, 1)
     for n in range(1000):
         make_content(work / "data", work / "many", f"small-{n:04}.bin", 256 << 10, 64 << 10, 100 + n)
@@ -119,7 +97,8 @@ class Usage:
     """What a process and its children have used so far."""
 
     def __init__(self, root, group):
-        self.cpu = self.switches = self.anonymous = 0
+        self.cpu = self.anonymous = 0
+        self.switches = {}
         todo = [root]
         for pid in todo:
             try:
@@ -131,11 +110,15 @@ class Usage:
         exact = group.cpu_seconds()
         self.cpu = self.cpu if exact is None else exact
 
+    def switches_since(self, before):
+        """Of the threads that there are; what ended meanwhile takes its count along."""
+        return sum(count - before.switches.get(task, 0) for task, count in self.switches.items())
+
     def add(self, pid):
         fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
         self.cpu += sum(int(f) for f in fields[11:15]) / TICKS
         for task in os.listdir(f"/proc/{pid}/task"):
-            self.switches += field(f"/proc/{pid}/task/{task}/status", "voluntary_ctxt_switches")
+            self.switches[task] = field(f"/proc/{pid}/task/{task}/status", "voluntary_ctxt_switches")
         self.anonymous += field(f"/proc/{pid}/status", "RssAnon") * 1024
 
 

@@ -146,7 +146,7 @@ def under_load(seeder, program, load):
     others = machine_after[0] - machine_before[0] - cpu - done[2].ru_utime - done[2].ru_stime
     result.update(
         cpu_seconds_per_gib=cpu / (result["payload_bytes"] / (1 << 30)), anonymous_bytes=most,
-        switches_per_block=(after.switches - before.switches) / max(1, result["blocks"]),
+        switches_per_block=after.switches_since(before) / max(1, result["blocks"]),
         others_share=max(0.0, others / (machine_after[1] - machine_before[1])))
     return result
 
@@ -164,4 +164,4 @@ def idle(seeder, quick):
     after = seeder.usage()
     return dict(first_start_seconds=first, restart_seconds=again, anonymous_bytes=after.anonymous,
                 cpu_percent=100 * (after.cpu - before.cpu) / seconds,
-                wakeups_per_second=(after.switches - before.switches) / seconds)
+                wakeups_per_second=after.switches_since(before) / seconds)

@@ -6,6 +6,7 @@ pub mod extension;
 pub mod handshake;
 pub mod hotlist;
 pub mod input;
+pub mod journal;
 pub mod messages;
 pub mod metadata;
 pub mod metainfo;

@@ -138,6 +138,9 @@ pub struct ContentView {
     pub name: String,
     pub size_bytes: u64,
     pub held_bytes: u64,
+    /// As much of it as this device wants to hold; less than the size when a part is worth its room.
+    #[serde(default)]
+    pub wanted_bytes: u64,
     pub egress_bytes: u64,
     pub lease_end: UnixSeconds,
     pub state: ContentState,

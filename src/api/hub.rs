@@ -41,7 +41,7 @@ pub struct ApiError {
     pub code: String,
     /// For people: what is wrong and what to do.
     pub message: String,
-    /// With `report_gap`: the number that the hub waits for.
+    /// With `report_gap`: the number that the hub waits for. With `clock_skew`: its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<u64>,
 }

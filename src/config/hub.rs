@@ -8,6 +8,9 @@ use url::Url;
 use super::Settings;
 use crate::logic::{hotlist::is_host_and_port, units::Micros};
 
+/// Three quarters of the connections that the hub takes.
+const WAITERS_MAX: u32 = 3072;
+
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HubConfig {
@@ -42,6 +45,8 @@ pub struct Metadata {
     pub timestamp_lifetime_seconds: u32,
     pub snapshot_lifetime_seconds: u32,
     pub targets_lifetime_seconds: u32,
+    /// Devices whose question for the list is held until there is news.
+    pub waiters_max: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -106,6 +111,7 @@ impl Default for Metadata {
             timestamp_lifetime_seconds: 86_400,
             snapshot_lifetime_seconds: 604_800,
             targets_lifetime_seconds: 604_800,
+            waiters_max: 2048,
         }
     }
 }
@@ -115,7 +121,7 @@ impl Default for PolicySettings {
         PolicySettings {
             currency: "CNY".into(),
             price_per_gb: [("standard".to_owned(), Micros(100_000))].into(),
-            list_interval_seconds: 60,
+            list_interval_seconds: 50,
             report_interval_seconds: 900,
         }
     }
@@ -135,6 +141,11 @@ impl Settings for HubConfig {
         self.reflector.check()?;
         if self.metadata.timestamp_lifetime_seconds < 60 {
             return Err("metadata.timestamp_lifetime_seconds is under 60: devices would call every list expired".into());
+        }
+        if self.metadata.waiters_max > WAITERS_MAX {
+            return Err(format!(
+                "metadata.waiters_max is over {WAITERS_MAX}: others would find no connection free"
+            ));
         }
         if self.tracker.interval_seconds == 0 {
             return Err("tracker.interval_seconds must be at least 1".into());
@@ -157,6 +168,8 @@ mod tests {
         assert_eq!(parse("").expect("parses"), HubConfig::default());
         assert!(parse("public_url = \"http://x\"").is_ok(), "a URL without a path gets one");
         assert!(parse("public_url = \"http://x/y\"").is_err());
+        assert!(parse("[metadata]\nwaiters_max = 0").is_ok(), "nobody waits");
+        assert!(parse("[metadata]\nwaiters_max = 4000").is_err());
         assert!(parse("[reflector]\npublic = \"x:1\"").is_err(), "nobody listens");
         let public = |public: &str| {
             parse(&format!("[reflector]\nlisten = \"0.0.0.0:7071\"\npublic = {public:?}"))

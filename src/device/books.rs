@@ -40,6 +40,12 @@ impl Books {
         }
     }
 
+    /// All lines anew, because some have moved.
+    pub fn replace(&mut self, lines: &[UsageLine]) {
+        self.lines.forget_ledger();
+        self.add(lines);
+    }
+
     pub fn settle(&mut self, statement: &Statement) {
         self.lines.settle(
             statement.lines.iter().map(|l| (l.infohash, l.hour, l.payload_bytes, l.amount)),

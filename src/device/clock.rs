@@ -1,29 +1,39 @@
-//! Reads the two clocks, once per decision, and judges whether wall time can be trusted. The only
-//! place in `device` that asks the system what time it is.
+//! Reads the clocks, once per decision: the only place in `device` that asks the system what time it
+//! is. Whose word counts is `logic::timekeeper`'s to decide.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    fs,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use crate::logic::now::{Monotonic, Now, UnixSeconds, WallTime};
+use data_encoding::HEXLOWER;
+use parking_lot::Mutex;
 
-/// 2026-01-01: a router that says less has just booted without a clock.
-const PLAUSIBLE_FROM: UnixSeconds = UnixSeconds(1_767_225_600);
-/// A system clock further from the hub's than this is not believed.
-const TOLERANCE_SECONDS: u64 = 600;
+use crate::logic::{
+    ledger::dating::{BootId, BootMoment, KnownTime, Stamp},
+    now::{Monotonic, Now, UnixSeconds},
+    timekeeper::{Heard, TOLERANCE, Timekeeper},
+};
 
 pub struct Clock {
     start: Instant,
-    /// The hub's time and when we heard it, kept only while the system's clock disagrees with it.
-    learned: Option<(UnixSeconds, Monotonic)>,
+    boot: BootId,
+    /// How long the machine had been running at `start`.
+    booted_before: Duration,
+    keeper: Mutex<Timekeeper>,
 }
 
 impl Clock {
-    pub fn new() -> Clock {
-        Clock { start: Instant::now(), learned: None }
+    /// `newest_entry`: up to when the ledger has entries.
+    pub fn new(has_operator: bool, newest_entry: Option<UnixSeconds>) -> Clock {
+        let (boot, booted_before) = boot();
+        let keeper = Mutex::new(Timekeeper::new(has_operator, newest_entry));
+        Clock { start: Instant::now(), boot, booted_before, keeper }
     }
 
     pub fn now(&self) -> Now {
         let monotonic = self.monotonic();
-        Now { monotonic, wall: judge(system_time(), self.learned, monotonic) }
+        Now { monotonic, wall: self.keeper.lock().wall(system_time(), monotonic) }
     }
 
     /// For `tokio::time::sleep_until`.
@@ -31,20 +41,53 @@ impl Clock {
         self.start + at.0
     }
 
+    /// When what is counted now was served, for the ledger.
+    pub fn stamp(&self) -> Stamp {
+        let moment = BootMoment { boot: self.boot, seconds: self.up_seconds() };
+        Stamp { moment, hour: self.confirmed().map(UnixSeconds::hour) }
+    }
+
+    /// By what undated usage may be dated, once the time is known well enough for that.
+    pub fn known(&self) -> Option<KnownTime> {
+        self.confirmed().map(|now| self.known_if(now))
+    }
+
+    /// The same as if it were `now`.
+    pub fn known_if(&self, now: UnixSeconds) -> KnownTime {
+        let boot_began = UnixSeconds(now.0.saturating_sub(self.up_seconds().into()));
+        KnownTime { boot: self.boot, boot_began, now }
+    }
+
     /// The hub said what time it is.
-    pub fn learn(&mut self, hub: UnixSeconds) {
-        let disagrees = hub.0.abs_diff(system_time().0) > TOLERANCE_SECONDS;
-        if disagrees && self.learned.is_none() {
-            tracing::warn!(
-                "this device's clock is more than {} minutes away from the hub's; using the hub's",
-                TOLERANCE_SECONDS / 60
-            );
+    pub fn learn(&self, hub: UnixSeconds) {
+        let mut keeper = self.keeper.lock();
+        let (system, now) = (system_time(), self.monotonic());
+        let before = keeper.wall(system, now);
+        let heard = keeper.handle_operator(hub, system, now);
+        let minutes = TOLERANCE.as_secs() / 60;
+        match heard {
+            Heard::SystemIsWrong if keeper.wall(system, now) != before => tracing::warn!(
+                "this device's clock is more than {minutes} minutes away from the hub's; using the hub's"
+            ),
+            Heard::Doubted => tracing::warn!(
+                "the hub says another time than before; what is served is dated when it is sure"
+            ),
+            Heard::Implausible => tracing::warn!("the hub's clock is wrong; ignoring it"),
+            Heard::Agrees | Heard::SystemIsWrong => {}
         }
-        self.learned = disagrees.then(|| (hub, self.monotonic()));
+    }
+
+    fn confirmed(&self) -> Option<UnixSeconds> {
+        self.keeper.lock().confirmed(system_time(), self.monotonic())
     }
 
     fn monotonic(&self) -> Monotonic {
         Monotonic(self.start.elapsed())
+    }
+
+    fn up_seconds(&self) -> u32 {
+        let up = self.booted_before + self.start.elapsed();
+        u32::try_from(up.as_secs()).unwrap_or(u32::MAX)
     }
 }
 
@@ -53,35 +96,15 @@ fn system_time() -> UnixSeconds {
     UnixSeconds(since.as_secs())
 }
 
-fn judge(
-    system: UnixSeconds,
-    learned: Option<(UnixSeconds, Monotonic)>,
-    now: Monotonic,
-) -> WallTime {
-    match learned {
-        Some((hub, heard)) => {
-            WallTime::Synced(UnixSeconds(hub.0 + now.saturating_since(heard).as_secs()))
-        }
-        None if system >= PLAUSIBLE_FROM => WallTime::Synced(system),
-        None => WallTime::Unsynced,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn does_not_believe_a_clock_from_1970() {
-        let later = Monotonic(Duration::from_secs(100));
-        assert_eq!(judge(UnixSeconds(60), None, later), WallTime::Unsynced);
-        assert_eq!(judge(PLAUSIBLE_FROM, None, later), WallTime::Synced(PLAUSIBLE_FROM));
-        let heard = Monotonic(Duration::from_secs(40));
-        assert_eq!(
-            judge(UnixSeconds(60), Some((UnixSeconds(1_790_000_000), heard)), later),
-            WallTime::Synced(UnixSeconds(1_790_000_060))
-        );
-    }
+/// The kernel's name for this boot, and how long ago it was. Where it does not say, this process
+/// counts as a boot of its own.
+fn boot() -> (BootId, Duration) {
+    let read = || -> Option<(BootId, Duration)> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let id = HEXLOWER.decode(id.trim().replace('-', "").as_bytes()).ok()?;
+        let up = fs::read_to_string("/proc/uptime").ok()?;
+        let up = up.split_whitespace().next()?.parse::<f64>().ok()?;
+        Some((BootId(id.try_into().ok()?), Duration::try_from_secs_f64(up).ok()?))
+    };
+    read().unwrap_or_else(|| (BootId(rand::random()), Duration::ZERO))
 }

@@ -12,13 +12,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    announcing::announcement,
     auto::Auto,
+    bookkeeping::{Bookkeeping, FLUSH_INTERVAL},
     books::Books,
     clock::Clock,
+    filling,
     lan::LanService,
     line::Line,
     message::{Message, Topic, Wish},
-    serve::{Engine, Servable, ServeCommand, ServeStats},
+    serve::{Engine, Servable, ServeCommand},
     status::{self, EgressHistory, Holding},
     store::{Store, StoreError, StoredContent},
     swarm::FillSource,
@@ -32,16 +35,12 @@ use crate::{
     config::device::DeviceConfig,
     logic::{
         governor::allowance::{Pause, Reason},
-        hotlist::Entry,
         infohash::Infohash,
         node::{AnnounceEvent, Command, Event, Node},
-        now::{Now, UnixSeconds, UtcHour},
-        usage::{UsageDelta, UsageLine},
+        now::{Now, UnixSeconds},
     },
 };
 
-/// The ledger is written this often while there is something to write: a kill loses no more.
-const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// While nothing happens and nobody looks: each wake-up costs a sleeping router more than the work does.
 const QUIET_INTERVAL: Duration = Duration::from_secs(10);
 /// When nothing is due, look again then; the tick comes sooner anyway.
@@ -98,11 +97,7 @@ pub struct Daemon {
     /// Receivers of `status` that are always there; any more are open pages.
     pub(super) own_watchers: usize,
     pub(super) fill: Option<Fill>,
-    /// Taken from the engine, not yet in the ledger.
-    pub(super) unsaved: Vec<UsageDelta>,
-    pub(super) flushing: bool,
-    /// The engine's counters when its usage was last taken.
-    pub(super) asked_at: ServeStats,
+    pub(super) bookkeeping: Bookkeeping,
     pub(super) last_contact: Option<UnixSeconds>,
     pub(super) hub_problems: BTreeMap<Topic, String>,
     pub(super) store_problem: Option<String>,
@@ -148,9 +143,7 @@ impl Daemon {
     fn is_quiet(&self) -> bool {
         let stats = self.engine.stats();
         stats.peers_connected == 0
-            && stats == self.asked_at
-            && self.unsaved.is_empty()
-            && !self.flushing
+            && self.bookkeeping.is_quiet(stats)
             && self.status.borrow().pause == PauseView::Off
             && self.status.receiver_count() <= self.own_watchers
     }
@@ -166,11 +159,13 @@ impl Daemon {
                     tokio::spawn(tasks::enrol(context, code, now.unwrap_or_default()));
                 }
                 Command::FetchList => {
-                    tokio::spawn(tasks::fetch_list(context, self.node.list().cloned()));
+                    let (held, wall) = (self.node.list().cloned(), self.clock.now().wall);
+                    tokio::spawn(tasks::fetch_list(context, held, wall));
                 }
-                Command::Fill(entry) => {
+                Command::Fill { entry, part } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
-                    let fill = tasks::fill(context, entry, now.unwrap_or_default(), cancel.clone());
+                    let now = now.unwrap_or_default();
+                    let fill = filling::fill(context, entry, part, now, cancel.clone());
                     self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
                 Command::Serve(infohash) => self.serve(infohash),
@@ -180,7 +175,7 @@ impl Daemon {
                     None => self.engine.send(ServeCommand::SetAllowance(allowance)),
                 },
                 Command::Announce { entry, event } => self.announce(entry, event),
-                Command::Report => self.report(now),
+                Command::Report => self.report(),
             }
         }
     }
@@ -229,19 +224,8 @@ impl Daemon {
             Message::PieceVerified { infohash, piece, source, bytes } => {
                 self.piece_verified(infohash, piece, source, bytes);
             }
-            Message::Flushed(lines) => {
-                self.flushing = false;
-                self.store_problem = None;
-                self.books.add(&lines);
-            }
-            Message::FlushFailed { deltas, problem } => {
-                self.flushing = false;
-                if self.store_problem.is_none() {
-                    tracing::error!("cannot write the ledger, will go on trying: {problem}");
-                }
-                self.store_problem = Some(format!("cannot write the ledger: {problem}"));
-                self.unsaved.extend(deltas);
-            }
+            Message::Saved(result) => self.handle_saved(result),
+            Message::Synced(result) => self.handle_synced(result),
             Message::Reported { reported_bytes, pending } => {
                 self.books.reported_bytes = reported_bytes;
                 self.books.reports_pending = pending;
@@ -256,7 +240,7 @@ impl Daemon {
 
     /// Once a second unless it is quiet: the ledger, the graph, the page.
     pub(super) fn tick(&mut self) {
-        self.flush();
+        self.keep_books();
         let now = self.clock.now();
         self.count(now);
         let stats = self.engine.stats();
@@ -272,40 +256,12 @@ impl Daemon {
         });
     }
 
-    fn flush(&mut self) {
-        let stats = self.engine.stats();
-        // An idle engine is not woken to say that it did nothing. A connection that has closed since
-        // has settled its last blocks then, without sending anything more.
-        let served = stats.peers_connected > 0 || stats != self.asked_at;
-        if self.flushing || (!served && self.unsaved.is_empty()) {
-            return;
-        }
-        self.asked_at = stats;
-        let mut deltas = std::mem::take(&mut self.unsaved);
-        deltas.extend(self.engine.take_usage());
-        if deltas.is_empty() {
-            return;
-        }
-        self.flushing = true;
-        let (context, hour) = (self.context.clone(), self.hour());
-        tokio::spawn(async move {
-            let store = context.store.clone();
-            let saved = tokio::task::spawn_blocking(move || save(&store, hour, deltas)).await;
-            if let Ok(message) = saved {
-                context.tell(message).await;
-            }
-        });
-    }
-
-    fn hour(&self) -> Option<UtcHour> {
-        self.clock.now().wall.synced().map(UnixSeconds::hour)
-    }
-
     /// What must survive a restart is written before the node acts on it.
     fn remember(&mut self, event: &Event) {
         let store = &self.context.store;
         let result = match event {
             Event::Enrolled => store.set_setting(setting::ENROLLED, &true),
+            Event::NotEnrolled => store.set_setting(setting::ENROLLED, &false),
             Event::ListVerified { list, policy, valid_until } => store
                 .set_setting(setting::LIST, list)
                 .and_then(|()| store.set_setting(setting::POLICY, policy))
@@ -402,21 +358,9 @@ impl Daemon {
         self.holdings.remove(&infohash);
     }
 
-    fn announce(&self, entry: Entry, event: AnnounceEvent) {
-        let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
-        tokio::spawn(tasks::announce(self.context.clone(), entry, event, self.peer_port, uploaded));
-    }
-
-    /// Money is never written under a clock that is not known to be right.
-    fn report(&mut self, now: Option<UnixSeconds>) {
-        let context = self.context.clone();
-        let terms = self.terms();
-        tokio::spawn(async move {
-            match now {
-                Some(now) => tasks::report(context, now, terms).await,
-                None => context.tell(Message::Event(Event::ReportsFailed)).await,
-            }
-        });
+    fn report(&mut self) {
+        let (time, terms) = (self.report_time(), self.terms());
+        tokio::spawn(tasks::report(self.context.clone(), time, terms));
     }
 
     fn terms(&self) -> Terms {
@@ -468,7 +412,7 @@ impl Daemon {
             last_contact: self.last_contact,
             hub_problem: self.hub_problems.values().next().cloned(),
             line_problem: self.auto.as_ref().and_then(|auto| auto.view().problem),
-            store_problem: self.store_problem.clone(),
+            store_problem: self.bookkeeping.problem().or_else(|| self.store_problem.clone()),
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,
             holding: &|infohash| {
@@ -489,22 +433,10 @@ impl Daemon {
             // What it has verified goes into the piece map, if the disk lets it.
             let _ = timeout(GOODBYE, fill.stop()).await;
         }
-        while self.flushing {
-            match self.inbox.recv().await {
-                Some(message @ (Message::Flushed(_) | Message::FlushFailed { .. })) => {
-                    self.handle(message);
-                }
-                Some(_) => {}
-                None => break,
-            }
-        }
-        let (hour, terms) = (self.hour(), self.terms());
+        let round = self.last_round().await;
+        let (time, terms) = (self.report_time(), self.terms());
         drop(self.auto.take());
-        let mut deltas = self.unsaved;
-        deltas.extend(self.engine.stop());
-        if let Message::FlushFailed { problem, .. } = save(&self.context.store, hour, deltas) {
-            tracing::error!("the last second's counts are lost: {problem}");
-        }
+        round.close(&self.context.store, self.engine.stop());
         if let Some((hour, bytes)) = self.line.take(self.clock.now().wall)
             && let Err(error) = self.context.store.add_ingress(hour, bytes)
         {
@@ -515,18 +447,16 @@ impl Daemon {
         {
             tracing::error!("cannot keep what the line carried for the next start: {error}");
         }
-        let goodbyes = self.node.goodbyes().into_iter().map(|entry| {
-            let uploaded = self.context.store.egress(entry.infohash).payload_bytes;
-            let context = self.context.clone();
-            tasks::announce(context, entry, AnnounceEvent::Stopped, self.peer_port, uploaded)
-        });
+        let (context, held, port) = (&self.context, &self.holdings, self.peer_port);
+        let goodbye = |entry| announcement(context, held, port, entry, AnnounceEvent::Stopped);
+        let goodbyes: Vec<_> = self.node.goodbyes().into_iter().map(goodbye).collect();
         let farewell = async {
             futures_util::future::join_all(goodbyes).await;
-            if let Some(now) = self.clock.now().wall.synced()
+            if time.confirmed.is_some()
                 && self.node.snapshot().enrolled
                 && self.context.operator.is_some()
             {
-                tasks::report(self.context.clone(), now, terms).await;
+                tasks::report(self.context.clone(), time, terms).await;
             }
         };
         // What the farewells say to the daemon goes nowhere; keep the channel from filling up.
@@ -538,40 +468,16 @@ impl Daemon {
     }
 }
 
-/// Puts counts into the ledger. What was counted before the time was known is dated as soon as it is.
-fn save(store: &Store, hour: Option<UtcHour>, deltas: Vec<UsageDelta>) -> Message {
-    let dated = match hour {
-        Some(hour) => store.date_undated(hour).map(drop),
-        None => Ok(()),
-    };
-    if let Err(error) = dated.and_then(|()| store.add_usage(hour, &deltas)) {
-        return Message::FlushFailed { deltas, problem: error.to_string() };
-    }
-    let line = |hour, d: &UsageDelta| UsageLine {
-        infohash: d.infohash,
-        hour,
-        class: d.class,
-        usage: d.usage,
-    };
-    Message::Flushed(match hour {
-        Some(hour) => deltas.iter().map(|d| line(hour, d)).collect(),
-        // In the ledger, but on no day yet: the page hears of them after the next start.
-        None => vec![],
-    })
-}
-
 pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, StoreError> {
     let holding = |c: StoredContent| {
         let holding = Holding {
-            name: c.name,
             size_bytes: c.total_bytes,
-            held_bytes: match c.have.is_complete() {
-                true => c.total_bytes,
-                false => c.web_seed_bytes + c.peer_bytes,
-            },
+            held_bytes: c.held_bytes(),
+            wanted_bytes: c.wanted_bytes(),
             web_seed_bytes: c.web_seed_bytes,
             peer_bytes: c.peer_bytes,
             egress_bytes: 0,
+            name: c.name,
         };
         (c.infohash, holding)
     };

@@ -123,6 +123,7 @@ mod tests {
     use super::*;
     use crate::logic::{
         infohash::Infohash,
+        ledger::dating::{BootMoment, Stamp},
         now::UnixSeconds,
         usage::{PeerClass, Usage, UsageDelta},
     };
@@ -145,11 +146,11 @@ mod tests {
         let now = at(0, WallTime::Synced(NOW));
         let long_ago = UtcHour(NOW.hour().0 - 2 * HOURS_KEPT);
         let wan = |bytes| served(PeerClass::Wan, bytes);
-        store.add_usage(Some(long_ago), &[wan(1)]).unwrap();
-        store
-            .add_usage(Some(NOW.hour()), &[wan(10), wan(20), served(PeerClass::Lan, 500)])
-            .unwrap();
-        store.add_usage(None, &[wan(100)]).unwrap();
+        let stamp = |hour| Stamp { moment: BootMoment::default(), hour };
+        store.add_usage(stamp(Some(long_ago)), &[wan(1)]).unwrap();
+        let lan = served(PeerClass::Lan, 500);
+        store.add_usage(stamp(Some(NOW.hour())), &[wan(10), wan(20), lan]).unwrap();
+        store.add_usage(stamp(None), &[wan(100)]).unwrap();
         store.add_ingress(NOW.hour(), 4).unwrap();
         store.add_ingress(NOW.hour(), 3).unwrap();
         let flow = traffic(&store, now).unwrap().last_hours(24, now.wall);

@@ -4,18 +4,13 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 
-use super::{gateway::Destinations, serve::Servable, swarm::FillSource};
+use super::{bookkeeping::Saved, gateway::Destinations, serve::Servable, swarm::FillSource};
 use crate::{
     api::{
         admin::{PauseRequest, Status},
         hub::Statement,
     },
-    logic::{
-        infohash::Infohash,
-        node::Event,
-        now::UnixSeconds,
-        usage::{UsageDelta, UsageLine},
-    },
+    logic::{infohash::Infohash, node::Event, now::UnixSeconds, usage::UsageDelta},
 };
 
 /// What the device talks to the hub about; a success ends only the problem of its own topic. The
@@ -45,11 +40,10 @@ pub enum Message {
         source: FillSource,
         bytes: u64,
     },
-    Flushed(Vec<UsageLine>),
-    FlushFailed {
-        deltas: Vec<UsageDelta>,
-        problem: String,
-    },
+    /// Counts are in the journal, or why they are not.
+    Saved(Result<Saved, (Vec<UsageDelta>, String)>),
+    /// And on the disk.
+    Synced(Result<(), String>),
     Reported {
         reported_bytes: u64,
         pending: u64,

@@ -1,13 +1,16 @@
 //! Shell of `larderd`: reads its configuration, wires the adapters to the pure node, runs until
 //! told to stop. The adapters (`serve`, `gateway`, `store`, `swarm`, `upstream`, `admin`) do not
-//! know each other; they meet in `start`, `daemon`, `auto`, `tasks` and `owner`.
+//! know each other; they meet in `start`, `daemon`, `auto`, `tasks`, `filling` and `owner`.
 
 pub mod admin;
+mod announcing;
 mod auto;
+mod bookkeeping;
 mod books;
 mod clock;
 mod counting;
 mod daemon;
+mod filling;
 pub mod gateway;
 mod identity;
 mod lan;

@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     admin::{self, AdminSettings},
     auto::{self, Auto},
+    bookkeeping::{self, Bookkeeping},
     books::Books,
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
@@ -30,7 +31,7 @@ use super::{
     message::Message,
     observe, open_files,
     owner::{OwnerBackend, StoredCredentials, setup_code},
-    serve::{Engine, OpenContent, ServeSettings, ServeStats},
+    serve::{Engine, OpenContent, ServeSettings},
     status::{self, EgressHistory},
     store::{Store, StoreError},
     swarm::{FillSettings, Filler},
@@ -50,7 +51,7 @@ use crate::{
         hotlist::{HotList, Policy},
         infohash::Infohash,
         node::{Node, Settings, Snapshot, Stored},
-        now::{Now, UnixSeconds, UtcHour},
+        now::{Now, UnixSeconds},
     },
 };
 
@@ -106,9 +107,9 @@ pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
 impl Daemon {
     async fn start(mut config: DeviceConfig) -> Result<Daemon, DaemonError> {
         open_files::make_room(&mut config.serve);
-        let clock = Clock::new();
-        let now = clock.now();
         let store = Store::open(&config.data_dir)?;
+        let clock = Clock::new(config.hub.url.is_some(), store.newest_entry()?);
+        let now = clock.now();
         let identity = Arc::new(identity(&store, &config.data_dir)?);
         let http = upstream::client(env!("CARGO_PKG_VERSION"))?;
         let operator = operator(&config, &http)?;
@@ -136,7 +137,7 @@ impl Daemon {
             store,
         };
         let mut daemon = Daemon {
-            books: books(&context, followed.as_ref(), now)?,
+            books: books(&context, followed.as_ref(), &clock)?,
             holdings: holdings(&context.store)?,
             clock,
             node,
@@ -155,9 +156,7 @@ impl Daemon {
             own_watchers: status.receiver_count(),
             status,
             fill: None,
-            unsaved: vec![],
-            flushing: false,
-            asked_at: ServeStats::default(),
+            bookkeeping: Bookkeeping::default(),
             last_contact: None,
             hub_problems: BTreeMap::new(),
             store_problem: None,
@@ -266,7 +265,8 @@ fn node(
     let stored = store.contents()?.into_iter().map(|c| Stored {
         infohash: c.infohash,
         size_bytes: c.total_bytes,
-        complete: c.have.is_complete(),
+        complete: c.is_complete(),
+        part: c.part,
         pinned: c.pinned,
     });
     let rng = StdRng::from_rng(&mut rand::rng());
@@ -287,16 +287,18 @@ fn configured_allowance(config: &DeviceConfig) -> allowance::Settings {
     }
 }
 
-fn books(context: &Context, followed: Option<&Followed>, now: Now) -> Result<Books, DaemonError> {
+fn books(
+    context: &Context,
+    followed: Option<&Followed>,
+    clock: &Clock,
+) -> Result<Books, DaemonError> {
     let store = &context.store;
-    let Some(wall) = now.wall.synced() else {
+    let Some(wall) = clock.now().wall.synced() else {
         return Ok(Books::open(UnixSeconds(0), &[]));
     };
     let month = wall.hour().day().month();
-    let first = UtcHour(wall.hour().0.saturating_sub(24 * 31));
-    let lines = store.usage_between(first, UtcHour(wall.hour().0 + 1))?;
-    let this_month: Vec<_> = lines.into_iter().filter(|l| l.hour.day().month() == month).collect();
-    let mut books = Books::open(wall, &this_month);
+    let lines = bookkeeping::month_lines(store, &clock.known_if(wall))?;
+    let mut books = Books::open(wall, &lines);
     books.reported_bytes = store.reported_bytes()?;
     books.reports_pending = store.unsent_reports()?.len() as u64;
     let request = StatementRequest {
@@ -400,7 +402,7 @@ fn with_slash(mut url: url::Url) -> url::Url {
 }
 
 fn empty_status(config: &DeviceConfig) -> Status {
-    let now = Clock::new().now();
+    let now = Clock::new(false, None).now();
     status::status(status::Sources {
         snapshot: Snapshot {
             enrolled: false,

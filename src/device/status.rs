@@ -61,6 +61,7 @@ pub struct Holding {
     pub name: String,
     pub size_bytes: u64,
     pub held_bytes: u64,
+    pub wanted_bytes: u64,
     pub web_seed_bytes: u64,
     pub peer_bytes: u64,
     pub egress_bytes: u64,
@@ -100,6 +101,7 @@ pub fn status(s: Sources<'_>) -> Status {
                 name: entry.map_or(known.name, |e| e.name.clone()),
                 size_bytes: entry.map_or(known.size_bytes, |e| e.size_bytes),
                 held_bytes: known.held_bytes,
+                wanted_bytes: known.wanted_bytes,
                 egress_bytes: known.egress_bytes,
                 lease_end: entry.map_or(UnixSeconds(0), |e| e.lease_end),
                 state: match c.phase {

@@ -84,7 +84,7 @@ pub async fn run(config: HubConfig) -> Result<(), RunError> {
     };
     let hub = Hub::open(&config, public_url).await?;
 
-    let stopping = CancellationToken::new();
+    let stopping = hub.stopping.clone();
     let ticking = tokio::spawn(tick(hub.clone(), stopping.clone()));
     let serving = tokio::spawn(http::serve(listener, http::router(hub.clone()), stopping.clone()));
     let reflecting = reflector.map(|socket| tokio::spawn(reflector::serve(socket)));

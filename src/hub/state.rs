@@ -4,6 +4,8 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
@@ -42,6 +44,11 @@ pub struct Hub {
     pub token: OperatorToken,
     pub statement_key: SigningKey,
     pub tuf_dir: PathBuf,
+    /// Fires when there is another timestamp.
+    pub news: watch::Sender<()>,
+    /// For those who wait for news: each costs a connection.
+    pub waiting_places: Semaphore,
+    pub stopping: CancellationToken,
     publisher: tokio::sync::Mutex<Publisher>,
     /// Copies for readers, so that nobody waits for a publication.
     published: Mutex<(Arc<HotList>, Arc<Policy>)>,
@@ -107,6 +114,9 @@ impl Hub {
             token,
             statement_key,
             tuf_dir: dir.join(TUF_DIR),
+            news: watch::Sender::default(),
+            waiting_places: Semaphore::new(config.metadata.waiters_max as usize),
+            stopping: CancellationToken::new(),
             published: Mutex::new((Arc::new(list), Arc::new(publisher.policy().clone()))),
             publisher: tokio::sync::Mutex::new(publisher),
             listing: Mutex::default(),
@@ -233,6 +243,7 @@ impl Hub {
         self.swarms.lock().set_listed(&infohashes(publisher.list()));
         *self.published.lock() =
             (Arc::new(publisher.list().clone()), Arc::new(publisher.policy().clone()));
+        self.news.send_replace(());
         Ok(epoch)
     }
 
@@ -244,6 +255,7 @@ impl Hub {
             let mut publisher = self.publisher.lock().await;
             if publisher.renew(self.clock.unix()).await? {
                 tracing::debug!("renewed the signed metadata");
+                self.news.send_replace(());
             }
             self.refresh_root_copy(&publisher);
         }

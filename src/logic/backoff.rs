@@ -39,6 +39,17 @@ pub fn spread(interval: Duration, rng: &mut impl Rng) -> Duration {
     interval.mul_f64(0.9 + 0.2 * rng.random::<f64>())
 }
 
+/// Anywhere within an interval: for many who would otherwise all begin at one moment.
+pub fn anywhere_in(interval: Duration, rng: &mut impl Rng) -> Duration {
+    interval.mul_f64(rng.random::<f64>())
+}
+
+/// Before an interval is over, but not in its first half: for what must be heard of within it. Drawn so
+/// widely that two rounds of a fleet that began together never fall on top of each other.
+pub fn later_half_of(interval: Duration, rng: &mut impl Rng) -> Duration {
+    interval.mul_f64(0.5 + 0.5 * rng.random::<f64>())
+}
+
 #[cfg(test)]
 mod tests {
     use rand::{SeedableRng, rngs::SmallRng};

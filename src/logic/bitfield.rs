@@ -84,6 +84,11 @@ impl Bitfield {
         self.held == self.pieces
     }
 
+    /// Whether every piece of `other` is held here too.
+    pub fn has_all_of(&self, other: &Bitfield) -> bool {
+        self.pieces == other.pieces && self.bytes.iter().zip(&other.bytes).all(|(a, b)| b & !a == 0)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.held == 0
     }

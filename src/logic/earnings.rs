@@ -35,6 +35,11 @@ impl MonthBooks {
         }
     }
 
+    /// What the statements say stays.
+    pub fn forget_ledger(&mut self) {
+        self.ledger.clear();
+    }
+
     /// Replaces what earlier statements said.
     pub fn settle(&mut self, lines: impl IntoIterator<Item = (Infohash, UtcHour, u64, Micros)>) {
         self.settled =

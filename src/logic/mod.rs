@@ -22,6 +22,8 @@ pub mod outreach;
 pub mod placement;
 pub mod ranking;
 pub mod rating;
+pub mod routes;
+pub mod timekeeper;
 pub mod units;
 pub mod usage;
 pub mod wire;

@@ -4,6 +4,8 @@
 //! what came of them.
 
 mod content;
+mod revocation;
+mod rhythm;
 mod task;
 
 use std::{
@@ -15,7 +17,6 @@ use rand::Rng;
 
 use self::{content::Content, task::Task};
 use super::{
-    backoff::spread,
     governor::{
         Allowance,
         allowance::{self, Counters, Governor, Pause, Traffic},
@@ -23,24 +24,22 @@ use super::{
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
     now::{Monotonic, Now, UnixSeconds},
-    placement::{self, Held, Here},
+    placement::{self, Held, Here, Part},
 };
 
-/// First wait and longest wait after a failure, by what failed. Waits are drawn at random below
-/// the bound, so the first retry is quick and a fleet never comes back in step.
-const HUB_RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// First wait and longest wait after a failed fill. Waits are drawn at random below the bound.
 const FILL_RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(900));
-/// Until a policy says otherwise.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
-/// A tracker that answers nonsense is not asked more often than this.
-const ANNOUNCE_INTERVAL_MIN: Duration = Duration::from_secs(5);
-const ANNOUNCE_INTERVAL_MAX: Duration = Duration::from_secs(3600);
 
 /// What came of a command, or what the owner wants.
 #[derive(Debug)]
 pub enum Event {
     Enrolled,
     EnrolFailed,
+    /// The hub says that it does not know this device.
+    NotEnrolled,
+    /// Whether whoever answers for the list holds the question until there is news (RFC 7240, `wait`).
+    /// Comes before what the answer was, of those that tell.
+    ListHeld(bool),
     /// A verified list and policy, valid until the moment at which the signed timestamp expires.
     ListVerified {
         list: HotList,
@@ -76,8 +75,11 @@ pub enum Event {
 pub enum Command {
     Enrol,
     FetchList,
-    /// Fill it, and serve what is verified meanwhile.
-    Fill(Entry),
+    /// Fill this part of it, and serve what is verified meanwhile.
+    Fill {
+        entry: Entry,
+        part: Part,
+    },
     Serve(Infohash),
     /// Stop filling and serving it, then delete it.
     Evict(Infohash),
@@ -115,7 +117,10 @@ pub struct Settings {
 pub struct Stored {
     pub infohash: Infohash,
     pub size_bytes: u64,
+    /// Every piece of `part` is there and verified.
     pub complete: bool,
+    /// What of it is wanted here.
+    pub part: Part,
     /// The owner wants it here: it is served without a list or a clock, and stays.
     pub pinned: bool,
 }
@@ -135,6 +140,8 @@ pub struct Node<R> {
     enrolled: bool,
     rng: R,
     list: Option<HotList>,
+    /// Not known before there was an answer that tells.
+    list_is_held: Option<bool>,
     policy: Option<Policy>,
     valid_until: Option<UnixSeconds>,
     contents: BTreeMap<Infohash, Content>,
@@ -178,6 +185,7 @@ impl<R: Rng> Node<R> {
         let start = now.monotonic;
         let mut node = Node {
             list: None,
+            list_is_held: None,
             policy: None,
             valid_until: None,
             contents: stored.into_iter().map(|s| (s.infohash, Content::stored(&s))).collect(),
@@ -205,6 +213,7 @@ impl<R: Rng> Node<R> {
             node.list = Some(list);
             node.policy = Some(policy);
             node.valid_until = Some(valid_until);
+            node.begin_among_many(start);
         }
         node.push_allowance();
         node.replan(now);
@@ -219,19 +228,21 @@ impl<R: Rng> Node<R> {
                 self.enrol.due = None;
                 self.report.due = Some(at);
             }
-            Event::EnrolFailed => self.enrol.failed(at, &mut self.rng),
+            Event::EnrolFailed => self.enrol_failed(at),
+            Event::NotEnrolled => self.forgotten(at),
+            Event::ListHeld(held) => self.list_is_held = Some(held),
             Event::ListVerified { list, policy, valid_until } => {
                 self.list = Some(list);
                 self.policy = Some(policy);
                 self.valid_until = Some(valid_until);
-                self.schedule_fetch(at);
+                self.look_after_news(at);
                 self.replan(now);
             }
             Event::ListUnchanged => {
-                self.schedule_fetch(at);
+                self.look_again(at);
                 self.replan(now);
             }
-            Event::ListFailed => self.fetch.failed(at, &mut self.rng),
+            Event::ListFailed => self.list_failed(at),
             Event::FillCompleted(infohash) => {
                 self.fill_running.take_if(|filling| *filling == infohash);
                 if let Some(content) = self.contents.get_mut(&infohash) {
@@ -250,11 +261,8 @@ impl<R: Rng> Node<R> {
             }
             Event::Announced { infohash, interval } => self.announced(infohash, interval, at),
             Event::AnnounceFailed(infohash) => self.announce_failed(infohash, at),
-            Event::ReportsDelivered => {
-                let interval = self.interval(|p| p.report_interval_seconds);
-                self.report.succeeded(at + spread(interval, &mut self.rng));
-            }
-            Event::ReportsFailed => self.report.failed(at, &mut self.rng),
+            Event::ReportsDelivered => self.reported(true, at),
+            Event::ReportsFailed => self.reported(false, at),
             Event::LimitSet { egress_bytes_per_second_max } => {
                 self.governor.handle_limit(egress_bytes_per_second_max, now);
             }
@@ -345,16 +353,6 @@ impl<R: Rng> Node<R> {
         serving.filter_map(|c| c.entry.clone()).collect()
     }
 
-    fn schedule_fetch(&mut self, at: Monotonic) {
-        let interval = self.interval(|p| p.list_interval_seconds);
-        self.fetch.succeeded(at + spread(interval, &mut self.rng));
-    }
-
-    fn interval(&self, field: impl Fn(&Policy) -> u32) -> Duration {
-        let seconds = self.policy.as_ref().map(|p| u64::from(field(p)));
-        seconds.map_or(DEFAULT_INTERVAL, Duration::from_secs)
-    }
-
     /// The answer to a report is a statement, which only the policy's keys can open.
     fn may_report(&self) -> bool {
         self.enrolled && self.policy.is_some()
@@ -373,6 +371,7 @@ impl<R: Rng> Node<R> {
     /// be judged: nothing new is served, filled or evicted.
     fn replan(&mut self, now: Now) {
         self.serve_what_is_pinned();
+        self.leave_what_is_revoked(now.wall);
         let Some(list) = &self.list else { return };
         let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
         let held: Vec<Held> = staying.map(|(i, c)| c.held(*i)).collect();
@@ -392,14 +391,15 @@ impl<R: Rng> Node<R> {
             let Some(entry) = entries.get(infohash) else { continue };
             self.contents.entry(*infohash).or_insert_with(|| Content::wanted(entry));
         }
+        let announce_at = self.first_announce(now.monotonic);
         for (infohash, content) in &mut self.contents {
             if content.phase != Phase::Leaving {
                 let entry = entries.get(infohash).filter(|e| content.may_follow(e, now.wall));
-                self.commands.extend(content.follow(entry, now.monotonic));
+                self.commands.extend(content.follow(entry, announce_at));
             }
         }
         if let Some(wall) = now.wall.synced() {
-            self.serve_what_is_complete(now.monotonic);
+            self.serve_what_is_complete(announce_at);
             self.start_next_fill(&plan.fill, wall, now.monotonic);
         }
     }
@@ -429,11 +429,11 @@ impl<R: Rng> Node<R> {
         }
     }
 
-    fn serve_what_is_complete(&mut self, at: Monotonic) {
+    fn serve_what_is_complete(&mut self, announce_at: Monotonic) {
         for (infohash, content) in &mut self.contents {
             if content.complete && content.phase == Phase::Waiting && content.entry.is_some() {
                 content.phase = Phase::Serving;
-                content.announce_at = content.announce_at.or(Some(at));
+                content.announce_at = content.announce_at.or(Some(announce_at));
                 self.commands.push_back(Command::Serve(*infohash));
             }
         }
@@ -445,10 +445,13 @@ impl<R: Rng> Node<R> {
         if self.fill_running.is_some() || !list_is_fresh {
             return;
         }
+        // What the plan gives up takes up room until it is gone.
+        let taken: u64 = self.contents.values().filter(|c| c.stored).map(|c| c.size_bytes).sum();
         for placement::Fill { infohash, .. } in order {
             let Some(content) = self.contents.get_mut(infohash) else { continue };
             let waiting = content.retry_at.is_some_and(|due| due > at);
-            if content.phase != Phase::Waiting || content.complete || waiting {
+            let fits = content.stored || taken + content.size_bytes <= self.quota_bytes;
+            if content.phase != Phase::Waiting || content.complete || waiting || !fits {
                 continue;
             }
             let Some(entry) = content.entry.clone() else { continue };
@@ -456,7 +459,7 @@ impl<R: Rng> Node<R> {
             content.stored = true;
             content.retry_at = None;
             self.fill_running = Some(*infohash);
-            self.commands.push_back(Command::Fill(entry));
+            self.commands.push_back(Command::Fill { entry, part: content.part });
             return;
         }
     }
@@ -474,26 +477,6 @@ impl<R: Rng> Node<R> {
         let wait = content.retry.failed(&mut self.rng);
         // Even what looks hopeless is tried again now and then: an operator may have mended it.
         content.retry_at = Some(at + if retryable { wait } else { FILL_RETRY.1 });
-    }
-
-    fn announced(&mut self, infohash: Infohash, interval: Duration, at: Monotonic) {
-        let interval = interval.clamp(ANNOUNCE_INTERVAL_MIN, ANNOUNCE_INTERVAL_MAX);
-        let wait = spread(interval, &mut self.rng);
-        if let Some(content) = self.contents.get_mut(&infohash)
-            && content.phase == Phase::Serving
-        {
-            content.announced_before = true;
-            content.announce_retry.succeeded();
-            content.announce_at = Some(at + wait);
-        }
-    }
-
-    fn announce_failed(&mut self, infohash: Infohash, at: Monotonic) {
-        if let Some(content) = self.contents.get_mut(&infohash)
-            && content.phase == Phase::Serving
-        {
-            content.announce_at = Some(at + content.announce_retry.failed(&mut self.rng));
-        }
     }
 
     fn next_lease_end(&self, now: Now) -> Option<Monotonic> {

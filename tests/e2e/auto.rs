@@ -12,15 +12,11 @@ use std::{
 
 use larder::{
     api::{admin::Status, endpoints::STATUS_SOCKET},
-    logic::{
-        governor::allowance::Reason,
-        infohash::sha1,
-        metainfo::{NewLayout, NewMetainfo},
-    },
+    logic::governor::allowance::Reason,
 };
 
 use crate::{
-    harness::{Running, random_file, spawn, wait_for},
+    harness::{Running, finished_download, spawn, wait_for},
     world::{DEVICE, WORLD, World, role},
 };
 
@@ -44,7 +40,7 @@ fn finds_the_lines_rate_and_gives_way_to_the_household() {
     let home = World::new();
     home.limit_uplink(LINE_MEGABITS);
     let folder = tempfile::Builder::new().prefix("larder-e2e-").tempdir().expect("a folder");
-    let torrent = finished_download(folder.path());
+    let torrent = finished_download(folder.path(), SIZE, PIECE, 21).torrent_file;
     let _device = start_device(&home, folder.path());
     let _sink = home.start("world", TEST, "sink");
     let mut leecher = home.again("world", TEST, "leecher");
@@ -73,29 +69,6 @@ fn finds_the_lines_rate_and_gives_way_to_the_household() {
     status("it to come back", &|s| {
         s.allowance_reason == Reason::AutoLine && s.egress_bytes_per_second > LINE * 7 / 10
     });
-}
-
-fn finished_download(folder: &Path) -> PathBuf {
-    for name in ["torrents", "data"] {
-        fs::create_dir(folder.join(name)).expect("creates");
-    }
-    let film = folder.join("data/film.bin");
-    random_file(&film, SIZE, 21);
-    let content = fs::read(&film).expect("reads");
-    let hashes: Vec<u8> = content.chunks(PIECE as usize).flat_map(sha1).collect();
-    let (torrent, _) = NewMetainfo {
-        name: "film.bin",
-        piece_length: PIECE,
-        pieces: &hashes,
-        layout: NewLayout::Single { length: SIZE as u64 },
-        private: false,
-        tracker_tiers: &[],
-        web_seeds: &[],
-    }
-    .encode();
-    let path = folder.join("torrents/film.torrent");
-    fs::write(&path, torrent).expect("writes");
-    path
 }
 
 /// With no number from anyone, and no hub.

@@ -21,7 +21,10 @@ use larder::{
         endpoints::{DeviceEndpoints, ENDPOINTS_FILE, HubEndpoints, STATUS_SOCKET},
         hub::{Books, Published},
     },
-    logic::infohash::Infohash,
+    logic::{
+        infohash::{Infohash, sha1},
+        metainfo::{NewLayout, NewMetainfo},
+    },
 };
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -122,6 +125,7 @@ pub struct Lab {
     pub peer_address: Option<Ipv4Addr>,
     /// Appended to larder-hub's configuration.
     pub hub_extra: String,
+    pub list_interval_seconds: u32,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -140,6 +144,7 @@ impl Lab {
             address: Ipv4Addr::LOCALHOST,
             peer_address: None,
             hub_extra: String::new(),
+            list_interval_seconds: 1,
             namespace: None,
             hub_port,
             peer_port,
@@ -191,15 +196,21 @@ impl Lab {
         lab
     }
 
-    /// Another household at the same operator.
+    /// Another household at the same operator, its device running.
     pub fn second_device(&self) -> Lab {
+        let mut second = self.second_lab();
+        second.start_device();
+        second
+    }
+
+    /// The same, not started yet.
+    pub fn second_lab(&self) -> Lab {
         let mut second = Lab::new();
         second.hub_url.clone_from(&self.hub_url);
         second.root_file.clone_from(&self.root_file);
         second.token_file.clone_from(&self.token_file);
         second.address = self.address;
         second.namespace.clone_from(&self.namespace);
-        second.start_device();
         second
     }
 
@@ -211,8 +222,9 @@ impl Lab {
         let config = self.path("hub.toml");
         let text = format!(
             "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
-             [policy]\nlist_interval_seconds = 1\nreport_interval_seconds = 1\n{}\n",
+             [policy]\nlist_interval_seconds = {}\nreport_interval_seconds = 1\n{}\n",
             self.path("hub"),
+            self.list_interval_seconds,
             self.hub_extra,
             address = self.address,
             port = self.hub_port
@@ -266,6 +278,12 @@ impl Lab {
     }
 
     pub fn start_device(&mut self) {
+        self.spawn_device();
+        let _: DeviceEndpoints = self.endpoints("device");
+    }
+
+    /// Without waiting for it.
+    pub fn spawn_device(&mut self) {
         let config = self.write_device_config();
         let _ = fs::remove_file(self.path("device").join(ENDPOINTS_FILE));
         let device = spawn(
@@ -273,7 +291,6 @@ impl Lab {
             &self.path("larderd.log"),
         );
         self.device = Some(device);
-        let _: DeviceEndpoints = self.endpoints("device");
     }
 
     /// As a power button would: nothing gets to say goodbye.
@@ -330,6 +347,17 @@ impl Lab {
             self.content(infohash)
                 .filter(|c| c.state == ContentState::Serving && c.held_bytes == c.size_bytes)
         })
+    }
+
+    /// Waits until nobody is connected and nothing more is counted.
+    pub fn wait_until_quiet(&self) {
+        let mut before = None;
+        wait_for("a quiet device", || {
+            let status = self.status().filter(|status| status.peers_connected == 0)?;
+            let counted: Vec<u64> = status.cache.contents.iter().map(|c| c.egress_bytes).collect();
+            let rate = *status.egress_history.last()?;
+            (before.replace(counted.clone()) == Some(counted) && rate == 0).then_some(())
+        });
     }
 
     /// Waits until the device's ledger and the hub's books both have `bytes` for this content, and
@@ -400,6 +428,41 @@ pub fn random_file(path: &Path, bytes: usize, seed: u64) {
     let mut data = vec![0; bytes];
     rand::rngs::SmallRng::seed_from_u64(seed).fill_bytes(&mut data);
     fs::write(path, data).expect("writes");
+}
+
+/// A finished download as a BitTorrent client leaves it: `data/film.bin` and `torrents/film.torrent`.
+pub struct FinishedDownload {
+    pub torrent_file: PathBuf,
+    pub torrent: Vec<u8>,
+    pub infohash: Infohash,
+}
+
+pub fn finished_download(
+    folder: &Path,
+    bytes: usize,
+    piece_length: u32,
+    seed: u64,
+) -> FinishedDownload {
+    for name in ["torrents", "data"] {
+        fs::create_dir(folder.join(name)).expect("creates");
+    }
+    let film = folder.join("data/film.bin");
+    random_file(&film, bytes, seed);
+    let content = fs::read(&film).expect("reads");
+    let hashes: Vec<u8> = content.chunks(piece_length as usize).flat_map(sha1).collect();
+    let (torrent, infohash) = NewMetainfo {
+        name: "film.bin",
+        piece_length,
+        pieces: &hashes,
+        layout: NewLayout::Single { length: bytes as u64 },
+        private: false,
+        tracker_tiers: &[],
+        web_seeds: &[],
+    }
+    .encode();
+    let torrent_file = folder.join("torrents/film.torrent");
+    fs::write(&torrent_file, &torrent).expect("writes");
+    FinishedDownload { torrent_file, torrent, infohash }
 }
 
 pub fn sha256(path: &Path) -> Vec<u8> {

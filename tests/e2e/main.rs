@@ -7,8 +7,10 @@ mod caps;
 mod clients;
 mod demo;
 mod gateway;
+#[allow(dead_code, reason = "other suites need more of it")]
 mod harness;
 mod home;
 mod kill;
 mod preload;
+mod revocation;
 mod world;

@@ -1,41 +1,17 @@
 //! `larderd preload`, and a device that has no operator at all: it serves what its owner pinned.
 
 use std::{
-    fs,
     process::{Command, Output},
     time::Duration,
 };
 
-use larder::logic::{
-    infohash::{Infohash, sha1},
-    metainfo::{NewLayout, NewMetainfo},
-};
-
-use crate::harness::{Lab, random_file, sha256};
+use crate::harness::{FinishedDownload, Lab, finished_download, sha256};
 
 const SIZE: usize = 2_000_003;
 const PIECE: u32 = 64 * 1024;
 
-/// A finished download as a BitTorrent client leaves it: `film.bin` and its `.torrent`.
-fn finished_download(lab: &Lab) -> (Vec<u8>, Infohash) {
-    for folder in ["torrents", "data"] {
-        fs::create_dir(lab.path(folder)).expect("creates");
-    }
-    random_file(&lab.path("data/film.bin"), SIZE, 7);
-    let content = fs::read(lab.path("data/film.bin")).expect("reads");
-    let hashes: Vec<u8> = content.chunks(PIECE as usize).flat_map(sha1).collect();
-    let (torrent, infohash) = NewMetainfo {
-        name: "film.bin",
-        piece_length: PIECE,
-        pieces: &hashes,
-        layout: NewLayout::Single { length: SIZE as u64 },
-        private: false,
-        tracker_tiers: &[],
-        web_seeds: &[],
-    }
-    .encode();
-    fs::write(lab.path("torrents/film.torrent"), &torrent).expect("writes");
-    (torrent, infohash)
+fn download(lab: &Lab) -> FinishedDownload {
+    finished_download(&lab.path(""), SIZE, PIECE, 7)
 }
 
 fn preload(lab: &mut Lab) -> Output {
@@ -52,7 +28,7 @@ fn preload(lab: &mut Lab) -> Output {
 #[test]
 fn preloaded_content_is_served_without_any_hub() {
     let mut lab = Lab::new();
-    let (torrent, infohash) = finished_download(&lab);
+    let FinishedDownload { torrent, infohash, .. } = download(&lab);
     let output = preload(&mut lab);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     lab.start_device();
@@ -71,7 +47,7 @@ fn preloaded_content_is_served_without_any_hub() {
 #[test]
 fn preload_while_larderd_runs_says_to_stop_it_first() {
     let mut lab = Lab::new();
-    finished_download(&lab);
+    download(&lab);
     lab.start_device();
     let output = preload(&mut lab);
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -19,6 +19,7 @@ const TARGETS: &[(&str, Check)] = &[
     ("extension", targets::extension::check),
     ("handshake", targets::handshake::check),
     ("hotlist", targets::hotlist::check),
+    ("journal", targets::journal::check),
     ("messages", targets::messages::check),
     ("metadata", targets::metadata::check),
     ("metainfo", targets::metainfo::check),
@@ -75,6 +76,11 @@ fn handshakes() {
 #[test]
 fn hot_lists() {
     replay("hotlist");
+}
+
+#[test]
+fn frames_of_the_journal() {
+    replay("journal");
 }
 
 #[test]

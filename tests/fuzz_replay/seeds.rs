@@ -6,9 +6,15 @@ use std::net::IpAddr;
 use larder::logic::{
     hotlist::{Entry, HotList, Policy},
     infohash::{Infohash, sha1},
+    ledger::{
+        dating::{BootId, BootMoment, Stamp},
+        frame::FRAME_BYTES,
+        journal::Writer,
+    },
     metainfo::{File, NewLayout, NewMetainfo},
-    now::UnixSeconds,
+    now::{UnixSeconds, UtcHour},
     units::Micros,
+    usage::{PeerClass, Usage, UsageDelta},
     wire::{BlockRequest, Handshake, Message, MetadataMessage, OurExtensionHandshake},
 };
 
@@ -21,7 +27,8 @@ pub struct Seed {
 }
 
 pub fn all() -> Vec<Seed> {
-    let parts = [handshakes(), messages(), extensions(), metadata(), documents(), metainfos()];
+    let parts =
+        [handshakes(), messages(), extensions(), metadata(), documents(), metainfos(), frames()];
     let scripts = [encrypted(), sessions()];
     let mut seeds: Vec<Seed> = parts.into_iter().chain(scripts).flatten().collect();
     seeds.extend(refused());
@@ -218,6 +225,34 @@ fn sessions() -> Vec<Seed> {
 }
 
 /// What must not be accepted, one for each target that has a simple one.
+/// Without what `check` puts behind them anyway.
+fn frames() -> Vec<Seed> {
+    let moment = BootMoment { boot: BootId([2; 16]), seconds: 77 };
+    let served = |class, bytes| UsageDelta {
+        infohash: CONTENT,
+        class,
+        usage: Usage { payload_bytes: bytes, wire_bytes: bytes + 66 },
+    };
+    let deltas = [served(PeerClass::Wan, 5_000_000), served(PeerClass::Lan, 16_384)];
+    let frame = |name, hour, again: bool| {
+        let mut writer = Writer::new([1; 16], 6);
+        let mut frames = writer.add(Stamp { moment, hour }, &deltas);
+        if again {
+            writer.seal();
+            frames = writer.add(Stamp { moment, hour }, &deltas);
+        }
+        let mut bytes = frames[0].encode().expect("a writer's frames fit");
+        bytes.truncate(FRAME_BYTES - 16);
+        bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        ours("journal", name, bytes)
+    };
+    vec![
+        frame("dated", Some(UtcHour(498_672)), false),
+        frame("held", None, false),
+        frame("without-names", Some(UtcHour(498_672)), true),
+    ]
+}
+
 fn refused() -> Vec<Seed> {
     let refused =
         |target, bytes: &[u8]| Seed { target, name: "refused".into(), bytes: bytes.into() };
@@ -228,6 +263,7 @@ fn refused() -> Vec<Seed> {
         refused("metadata", b"d8:msg_typei0ee"),
         refused("hotlist", b"{\"format\":1}"),
         refused("policy", b"{\"format\":2}"),
+        refused("journal", b"LrJ0 of another kind"),
         refused("metainfo", b"d4:infod4:name1:aee"),
         refused("mse", &[0; 200]),
         // A request of no bytes.

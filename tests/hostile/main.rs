@@ -20,15 +20,11 @@ use std::{
 };
 
 use attack::{Attack, Attacker, Target};
-use harness::{Lab, random_file, spawn, wait_for};
+use harness::{Lab, finished_download, spawn, wait_for};
 use honest::{Crowd, Peer};
 use larder::{
     api::endpoints::{DeviceEndpoints, ENDPOINTS_FILE},
-    logic::{
-        infohash::sha1,
-        metainfo::{NewLayout, NewMetainfo},
-        units::MIB,
-    },
+    logic::units::MIB,
 };
 
 /// So small that its list of hashes fills three pieces of metadata.
@@ -58,23 +54,8 @@ impl Stage {
     fn new() -> Stage {
         let mut lab = Lab::new();
         lab.device_extra = format!("egress_bytes_per_second_max = {ALLOWANCE}");
-        for folder in ["torrents", "data"] {
-            fs::create_dir(lab.path(folder)).expect("creates");
-        }
-        random_file(&lab.path("data/film.bin"), (PIECE * PIECES) as usize, 7);
-        let content = fs::read(lab.path("data/film.bin")).expect("reads");
-        let hashes: Vec<u8> = content.chunks(PIECE as usize).flat_map(sha1).collect();
-        let (torrent, infohash) = NewMetainfo {
-            name: "film.bin",
-            piece_length: PIECE,
-            pieces: &hashes,
-            layout: NewLayout::Single { length: content.len() as u64 },
-            private: false,
-            tracker_tiers: &[],
-            web_seeds: &[],
-        }
-        .encode();
-        fs::write(lab.path("torrents/film.torrent"), &torrent).expect("writes");
+        let bytes = (PIECE * PIECES) as usize;
+        let infohash = finished_download(&lab.path(""), bytes, PIECE, 7).infohash;
         let config = lab.write_device_config();
         let preloaded = Command::new(env!("CARGO_BIN_EXE_larderd"))
             .args(["preload".as_ref(), "--config".as_ref(), config.as_os_str()])

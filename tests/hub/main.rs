@@ -7,3 +7,4 @@ mod harness;
 mod metadata;
 mod reports;
 mod tracker;
+mod waiting;

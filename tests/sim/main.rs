@@ -4,6 +4,7 @@
 
 mod ban_helper;
 mod device;
+mod fleet;
 mod net;
 #[path = "../../fuzz/src/observer.rs"]
 mod observer;

@@ -16,6 +16,7 @@ use larder::logic::{
     infohash::Infohash,
     node::{Command, Event, Node, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
+    placement::Part,
     units::Micros,
     wire::{
         BlockRequest, Chunk, Handshake, LocalPeer, Message, PeerSession, Servable, Shelf, Timeouts,
@@ -208,7 +209,7 @@ impl Household {
     fn carry_out(&mut self) {
         while let Some(command) = self.node.poll_command() {
             let answer = match command {
-                Command::Fill(entry) => {
+                Command::Fill { entry, .. } => {
                     *self.events.fills_begun.entry(entry.infohash).or_default() += 1;
                     self.stored.entry(entry.infohash).or_insert_with(|| Bitfield::empty(PIECES));
                     self.filling = Some(entry.infohash);
@@ -365,6 +366,7 @@ fn node(stored: &BTreeMap<Infohash, Bitfield>, day: u64, now: Now) -> Node<Small
         infohash: *infohash,
         size_bytes: u64::from(PIECES) * u64::from(PIECE_BYTES),
         complete: have.is_complete(),
+        part: Part::whole(),
         pinned: false,
     });
     let followed = Some((list_of(day), policy(), UnixSeconds(T0 + (day + 2) * DAY)));

@@ -389,6 +389,12 @@ impl Connection {
         Ok(())
     }
 
+    /// What the kernel still holds for the peer shall not leave: the content is not ours to send any more.
+    pub fn drop_unsent(&self) {
+        // If it fails, some last blocks leave.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
     /// Asks the kernel what has been delivered since the last time.
     pub fn settle(&mut self) {
         if self.session.deliveries().in_flight() {

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     path::Path,
 };
 
@@ -15,15 +15,15 @@ use nix::{
     sys::socket::SockaddrStorage,
 };
 
-use crate::logic::governor::{Interface, Prefix};
+use crate::logic::{
+    governor::{Interface, Prefix},
+    routes::{DefaultRoute, default_routes_v4, default_routes_v6},
+};
 
 /// A router has a dozen; a machine full of containers has hundreds, of which these are enough.
 const ADDRESSES_MAX: usize = 512;
 /// Default routes come first in the system's tables, which may be long on a router.
 const ROUTES_BYTES_MAX: u64 = 64 * 1024;
-/// linux/route.h: the route is usable; it refuses what would take it.
-const ROUTE_UP: u32 = 0x1;
-const ROUTE_REJECTS: u32 = 0x200;
 
 /// The interfaces that are up, and the gateways of the default routes.
 pub fn read() -> io::Result<(Vec<Interface>, Vec<IpAddr>)> {
@@ -97,82 +97,11 @@ fn text(path: &str) -> String {
     text
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct DefaultRoute {
-    interface: String,
-    /// None when the interface leads to one other end only.
-    gateway: Option<IpAddr>,
-}
-
-fn usable(flags: u32) -> bool {
-    flags & ROUTE_UP != 0 && flags & ROUTE_REJECTS == 0
-}
-
-/// Of /proc/net/route: columns interface, destination, gateway, flags, three counts, mask. Addresses
-/// are hexadecimal, in the byte order of the machine.
-fn default_routes_v4(table: &str) -> Vec<DefaultRoute> {
-    let route = |line: &str| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let hex = |n: usize| u32::from_str_radix(columns.get(n)?, 16).ok();
-        if hex(1)? != 0 || hex(7)? != 0 || !usable(hex(3)?) {
-            return None;
-        }
-        let gateway = Ipv4Addr::from(hex(2)?.to_ne_bytes());
-        let gateway = Some(gateway).filter(|g| !g.is_unspecified()).map(IpAddr::V4);
-        Some(DefaultRoute { interface: (*columns.first()?).to_owned(), gateway })
-    };
-    table.lines().skip(1).filter_map(route).collect()
-}
-
-/// Of /proc/net/ipv6_route: columns destination, its bits, source, its bits, gateway, metric, two
-/// counts, flags, interface; all hexadecimal.
-fn default_routes_v6(table: &str) -> Vec<DefaultRoute> {
-    let route = |line: &str| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let hex = |n: usize| u128::from_str_radix(columns.get(n)?, 16).ok();
-        if hex(0)? != 0 || hex(1)? != 0 || !usable(u32::try_from(hex(8)?).ok()?) {
-            return None;
-        }
-        let gateway = Ipv6Addr::from_bits(hex(4)?);
-        let gateway = Some(gateway).filter(|g| !g.is_unspecified()).map(IpAddr::V6);
-        Some(DefaultRoute { interface: (*columns.get(9)?).to_owned(), gateway })
-    };
-    table.lines().filter_map(route).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
 
-    #[test]
-    fn finds_the_default_routes_in_the_systems_tables() {
-        // 0100A8C0 on a machine with the least significant byte first.
-        let gateway = u32::from_ne_bytes([192, 168, 0, 1]);
-        let v4 = format!(
-            "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-             eth0\t00000000\t{gateway:08X}\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
-             ppp0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0\n\
-             eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
-             tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\n\
-             *\t00000000\t00000000\t0200\t0\t0\t0\t00000000\t0\t0\t0\nrubbish\n"
-        );
-        let route = |interface: &str, gateway: Option<&str>| DefaultRoute {
-            interface: interface.into(),
-            gateway: gateway.map(|g| g.parse().expect("an address")),
-        };
-        assert_eq!(
-            default_routes_v4(&v4),
-            [route("eth0", Some("192.168.0.1")), route("ppp0", None)]
-        );
-        let zero = "0".repeat(32);
-        let v6 = format!(
-            "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth0\n\
-             fe800000000000000000000000000000 40 {zero} 00 {zero} 00000100 00000001 00000000 00000001     eth0\n\
-             {zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n"
-        );
-        assert_eq!(default_routes_v6(&v6), [route("eth0", Some("fe80::1"))]);
-        assert!(default_routes_v4("").is_empty() && default_routes_v6("").is_empty());
-    }
+    use super::*;
 
     #[test]
     fn sees_loopback_and_takes_it_for_no_wire() {

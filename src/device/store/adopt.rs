@@ -155,7 +155,7 @@ impl Store {
         if needed_bytes.saturating_add(room.reserve_bytes) > free_bytes {
             return Err(StoreError::NoSpace { needed_bytes, free_bytes }.into());
         }
-        ContentFile::create(data.to_owned(), needed_bytes)
+        ContentFile::create(data.to_owned(), needed_bytes, 0..needed_bytes)
             .map_err(StoreError::io("reserve space in", data))?;
         let write = || OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(data);
         let mut to = write().map_err(StoreError::io("open", data))?;

@@ -4,6 +4,7 @@
 
 use std::{
     fs, io,
+    ops::Range,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,7 +14,9 @@ use nix::libc;
 use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
 
 use super::{ContentFile, Store, StoreError, adopt::modified_nanoseconds, data_dir};
-use crate::logic::{bitfield::Bitfield, infohash::Infohash, metainfo::Metainfo, usage::Usage};
+use crate::logic::{
+    bitfield::Bitfield, infohash::Infohash, metainfo::Metainfo, placement::Part, usage::Usage,
+};
 
 pub(super) const DATA: &str = "data";
 pub(super) const METAINFO: &str = "metainfo.torrent";
@@ -25,6 +28,9 @@ pub struct StoredContent {
     /// From the metainfo; for people only.
     pub name: String,
     pub total_bytes: u64,
+    /// What of it is wanted here, and has its space.
+    pub part: Part,
+    piece_length: Option<u32>,
     pub have: Bitfield,
     /// Payload of verified pieces, by where they came from.
     pub web_seed_bytes: u64,
@@ -33,6 +39,38 @@ pub struct StoredContent {
     pub pinned: bool,
     /// Everything that the ledger says was served of it, undated usage included.
     pub egress: Usage,
+}
+
+impl StoredContent {
+    /// Every piece of the part is there and verified.
+    pub fn is_complete(&self) -> bool {
+        self.have.is_complete() || self.wanted().is_some_and(|wanted| self.have.has_all_of(&wanted))
+    }
+
+    /// `None` when the piece length is not known, which is so for the whole of old contents only.
+    fn wanted(&self) -> Option<Bitfield> {
+        Some(self.part.pieces(self.piece_length?, self.total_bytes))
+    }
+
+    /// Of verified pieces.
+    pub fn held_bytes(&self) -> u64 {
+        let Some(length) = self.piece_length else {
+            let filled = self.web_seed_bytes + self.peer_bytes;
+            return if self.have.is_complete() { self.total_bytes } else { filled };
+        };
+        let has_last = self.have.pieces().checked_sub(1).is_some_and(|last| self.have.has(last));
+        let all_bytes = u64::from(self.have.pieces()) * u64::from(length);
+        let short_by = if has_last { all_bytes.saturating_sub(self.total_bytes) } else { 0 };
+        (u64::from(self.have.held()) * u64::from(length)).saturating_sub(short_by)
+    }
+
+    /// Of the pieces that are wanted.
+    pub fn wanted_bytes(&self) -> u64 {
+        self.piece_length.map_or(self.total_bytes, |length| {
+            let space = self.part.space(length, self.total_bytes);
+            space.end - space.start
+        })
+    }
 }
 
 impl Store {
@@ -57,37 +95,98 @@ impl Store {
         row.map(|row| self.stored(row)).transpose()
     }
 
-    /// Makes room for a content before its first byte: takes the disk space and writes the row.
-    /// Does nothing when it has been done already.
-    pub fn begin(&self, metainfo: &Metainfo, torrent_bytes: &[u8]) -> Result<(), StoreError> {
+    /// Makes room for a part of a content before its first byte: takes the disk space and writes the
+    /// row. What has its space already keeps it, so a part only grows; the one that now holds is the
+    /// answer.
+    pub fn begin(
+        &self,
+        metainfo: &Metainfo,
+        torrent_bytes: &[u8],
+        part: Part,
+    ) -> Result<Part, StoreError> {
         let infohash = metainfo.infohash;
-        if self.stored_content(infohash)?.is_some() {
-            return Ok(());
+        if let Some(stored) = self.stored_content(infohash)? {
+            return self.grow(metainfo, &stored, part);
         }
-        let free_bytes = self.disk_free()?;
-        let needed_bytes = metainfo.total_bytes;
-        if needed_bytes > free_bytes {
-            return Err(StoreError::NoSpace { needed_bytes, free_bytes });
-        }
+        let space = part.space(metainfo.piece_length, metainfo.total_bytes);
+        self.check_free(space.end - space.start)?;
         let folder = self.folder(infohash);
-        if let Err(e) = self.lay_down(&folder, metainfo, torrent_bytes) {
+        if let Err(e) = self.lay_down(&folder, metainfo, torrent_bytes, space) {
             // Best effort: what stays behind has no row and goes at the next start.
             let _ = fs::remove_dir_all(&folder);
             return Err(e);
         }
         let have = Bitfield::empty(metainfo.piece_count());
         self.0.db.lock().execute(
-            "INSERT INTO content (infohash, name, total_bytes, pieces, have)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO content
+                (infohash, name, total_bytes, pieces, have, part_start, part_end, piece_length)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 infohash.0,
                 metainfo.name,
                 as_integer(metainfo.total_bytes),
                 metainfo.piece_count(),
-                have.as_bytes()
+                have.as_bytes(),
+                part_start(part, metainfo),
+                part_end(part, metainfo),
+                metainfo.piece_length
+            ],
+        )?;
+        Ok(part)
+    }
+
+    /// The space first, then the row: a crash in between leaves room that the next try takes.
+    fn grow(
+        &self,
+        metainfo: &Metainfo,
+        stored: &StoredContent,
+        part: Part,
+    ) -> Result<Part, StoreError> {
+        let part = stored.part.grown_to(part);
+        if part == stored.part && stored.piece_length.is_some() {
+            return Ok(part);
+        }
+        let space = part.space(metainfo.piece_length, metainfo.total_bytes);
+        let taken = stored.part.space(metainfo.piece_length, metainfo.total_bytes);
+        self.check_free((space.end - space.start).saturating_sub(taken.end - taken.start))?;
+        if part != stored.part {
+            let file = self.content(metainfo.infohash)?;
+            let wanted_bytes = space.end - space.start;
+            file.reserve(space).map_err(|e| self.no_space(e, wanted_bytes, file.path()))?;
+        }
+        self.set_part(metainfo, part)?;
+        Ok(part)
+    }
+
+    fn set_part(&self, metainfo: &Metainfo, part: Part) -> Result<(), StoreError> {
+        self.0.db.lock().execute(
+            "UPDATE content SET part_start = ?2, part_end = ?3, piece_length = ?4
+             WHERE infohash = ?1",
+            params![
+                metainfo.infohash.0,
+                part_start(part, metainfo),
+                part_end(part, metainfo),
+                metainfo.piece_length
             ],
         )?;
         Ok(())
+    }
+
+    fn check_free(&self, needed_bytes: u64) -> Result<(), StoreError> {
+        let free_bytes = self.disk_free()?;
+        match needed_bytes > free_bytes {
+            true => Err(StoreError::NoSpace { needed_bytes, free_bytes }),
+            false => Ok(()),
+        }
+    }
+
+    fn no_space(&self, error: io::Error, needed_bytes: u64, path: &Path) -> StoreError {
+        match (error.kind(), self.disk_free()) {
+            (io::ErrorKind::StorageFull, Ok(free_bytes)) => {
+                StoreError::NoSpace { needed_bytes, free_bytes }
+            }
+            _ => StoreError::io("reserve space in", path)(error),
+        }
     }
 
     fn lay_down(
@@ -95,18 +194,16 @@ impl Store {
         folder: &Path,
         metainfo: &Metainfo,
         torrent_bytes: &[u8],
+        space: Range<u64>,
     ) -> Result<(), StoreError> {
         data_dir::create_private(folder)?;
         data_dir::sync_parent(folder)?;
         data_dir::write_durably(&folder.join(METAINFO), torrent_bytes)?;
         let data = folder.join(DATA);
-        match ContentFile::create(data.clone(), metainfo.total_bytes) {
+        let needed_bytes = space.end - space.start;
+        match ContentFile::create(data.clone(), metainfo.total_bytes, space) {
             Ok(_) => data_dir::sync_parent(&data),
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => Err(StoreError::NoSpace {
-                needed_bytes: metainfo.total_bytes,
-                free_bytes: self.disk_free()?,
-            }),
-            Err(e) => Err(StoreError::io("reserve space in", data)(e)),
+            Err(e) => Err(self.no_space(e, needed_bytes, &data)),
         }
     }
 
@@ -276,6 +373,8 @@ impl Store {
             infohash: row.infohash,
             name: row.name,
             total_bytes: row.total_bytes,
+            part: row.run.map_or(Part::whole(), |(start, end)| Part::of(start..end)),
+            piece_length: row.piece_length,
             web_seed_bytes: row.web_seed_bytes,
             peer_bytes: row.peer_bytes,
             pinned: row.pinned,
@@ -284,7 +383,7 @@ impl Store {
 }
 
 const SELECT_CONTENT: &str = "SELECT infohash, name, total_bytes, pieces, have, web_seed_bytes,
-    peer_bytes, pinned, linked_mtime_nanoseconds FROM content";
+    peer_bytes, pinned, linked_mtime_nanoseconds, part_start, part_end, piece_length FROM content";
 
 struct ContentRow {
     infohash: Infohash,
@@ -296,6 +395,8 @@ struct ContentRow {
     peer_bytes: u64,
     pinned: bool,
     linked_mtime_nanoseconds: Option<i64>,
+    run: Option<(u64, u64)>,
+    piece_length: Option<u32>,
 }
 
 impl ContentRow {
@@ -310,6 +411,11 @@ impl ContentRow {
             peer_bytes: row.get::<_, i64>(6)?.cast_unsigned(),
             pinned: row.get(7)?,
             linked_mtime_nanoseconds: row.get(8)?,
+            run: row
+                .get::<_, Option<i64>>(9)?
+                .zip(row.get::<_, Option<i64>>(10)?)
+                .map(|(start, end)| (start.cast_unsigned(), end.cast_unsigned())),
+            piece_length: row.get(11)?,
         })
     }
 
@@ -319,6 +425,14 @@ impl ContentRow {
             detail: e.to_string(),
         })
     }
+}
+
+fn part_start(part: Part, metainfo: &Metainfo) -> Option<i64> {
+    (!part.is_whole()).then(|| as_integer(part.bytes(metainfo.total_bytes).start))
+}
+
+fn part_end(part: Part, metainfo: &Metainfo) -> Option<i64> {
+    (!part.is_whole()).then(|| as_integer(part.bytes(metainfo.total_bytes).end))
 }
 
 /// SQLite's integers are signed; 8 EiB is more than a device ever counts.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::error::StoreError;
 
 const DATABASE: &str = "larder.db";
+const JOURNAL: &str = "ledger.journal";
 const LOCK: &str = "larderd.lock";
 const MARKER: &str = "larder-data";
 const CONTENT: &str = "content";
@@ -97,6 +98,10 @@ impl DataDir {
 
     pub fn database(&self) -> PathBuf {
         self.root.join(DATABASE)
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.root.join(JOURNAL)
     }
 
     pub fn content(&self) -> PathBuf {

@@ -32,6 +32,8 @@ pub enum StoreError {
         HumanBytes(*free_bytes), HumanBytes(*needed_bytes)
     )]
     NoSpace { needed_bytes: u64, free_bytes: u64 },
+    #[error("the ledger's journal has no room for {contents} contents at once")]
+    JournalFull { contents: usize },
     #[error("content {0} is not held here")]
     UnknownContent(Infohash),
     #[error("content {infohash}: {source}")]

@@ -1,10 +1,14 @@
-//! The ledger on disk: usage by content, hour and class, the reports made of it, and the operator's
-//! statements. A report and the mark "this is reported" are one transaction, so that a crash can
+//! The ledger in the database: usage by content, hour and class, the reports made of it, and the
+//! operator's statements. What was served since the last checkpoint is in the journal; whoever reads
+//! here moves it over first. A report and the mark "this is reported" are one transaction, so that a crash can
 //! neither lose a byte nor tell it twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+};
 
-use rusqlite::{OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::{Store, StoreError, contents::as_integer};
 use crate::{
@@ -14,7 +18,10 @@ use crate::{
     },
     logic::{
         infohash::Infohash,
-        ledger::{self, LedgerRow, Link},
+        ledger::{
+            self, LedgerRow, Link,
+            dating::{BootId, BootMoment, KnownTime, date},
+        },
         now::{UnixSeconds, UtcHour, UtcMonth},
         usage::{PeerClass, Usage, UsageDelta, UsageLine},
     },
@@ -23,63 +30,56 @@ use crate::{
 const REPORT_FORMAT: u32 = 1;
 
 impl Store {
-    /// Adds to the sums, all or nothing. `None` while the time is not known: the bytes are kept
-    /// undated until [`Store::date_undated`]. Writes nothing when there is nothing to add.
-    pub fn add_usage(
-        &self,
-        hour: Option<UtcHour>,
-        deltas: &[UsageDelta],
-    ) -> Result<(), StoreError> {
-        let deltas: Vec<_> = deltas.iter().filter(|d| !d.usage.is_zero()).collect();
-        if deltas.is_empty() {
-            return Ok(());
+    /// Once the time is known: puts all undated usage under the hours in which it happened, as far
+    /// as that can be known. Returns the payload bytes that were dated.
+    pub fn date_undated(&self, known: &KnownTime) -> Result<u64, StoreError> {
+        self.checkpoint_usage()?;
+        self.0.undated.store(false, Ordering::Relaxed);
+        let dated = self.date_held(known);
+        if dated.is_err() {
+            self.0.undated.store(true, Ordering::Relaxed);
         }
-        {
-            let mut db = self.0.db.lock();
-            let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for delta in &deltas {
-                match hour {
-                    Some(hour) => add_dated(&change, hour, delta)?,
-                    None => add_undated(&change, delta)?,
-                }
-            }
-            change.commit()?;
-        }
-        let mut egress = self.0.egress.lock();
-        for delta in deltas {
-            egress.entry(delta.infohash).or_default().add(delta.usage);
-        }
-        Ok(())
+        dated
     }
 
-    /// Once the time is known: puts all undated usage under this hour. Returns the payload bytes
-    /// that were dated.
-    pub fn date_undated(&self, hour: UtcHour) -> Result<u64, StoreError> {
+    /// Some usage may wait for its date.
+    pub fn has_undated(&self) -> bool {
+        self.0.undated.load(Ordering::Relaxed)
+    }
+
+    fn date_held(&self, known: &KnownTime) -> Result<u64, StoreError> {
         let mut db = self.0.db.lock();
-        let undated = {
-            let mut query = db.prepare_cached(
-                "SELECT infohash, class, payload_bytes, wire_bytes FROM undated_usage",
-            )?;
-            let rows = query.query_map([], |row| {
-                let usage = Usage { payload_bytes: bytes(row, 2)?, wire_bytes: bytes(row, 3)? };
-                Ok(UsageDelta { infohash: Infohash(row.get(0)?), class: class(row, 1)?, usage })
-            })?;
-            rows.collect::<Result<Vec<_>, _>>()?
-        };
-        if undated.is_empty() {
+        let lines = held_lines(&db, known)?;
+        if lines.is_empty() {
             return Ok(0);
         }
         let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for delta in &undated {
-            add_dated(&change, hour, delta)?;
+        for UsageLine { infohash, hour, class, usage } in lines.iter().copied() {
+            add_dated(&change, hour, &UsageDelta { infohash, class, usage })?;
         }
-        change.execute("DELETE FROM undated_usage", [])?;
+        change.execute("DELETE FROM held_usage", [])?;
         change.commit()?;
-        Ok(undated.iter().map(|d| d.usage.payload_bytes).sum())
+        Ok(lines.iter().map(|line| line.usage.payload_bytes).sum())
+    }
+
+    /// Undated usage, under the hours that it would get if the time were known to be this.
+    pub fn undated_lines(&self, known: &KnownTime) -> Result<Vec<UsageLine>, StoreError> {
+        self.checkpoint_usage()?;
+        Ok(held_lines(&self.0.db.lock(), known)?)
+    }
+
+    /// The start of the newest hour that has usage.
+    pub fn newest_entry(&self) -> Result<Option<UnixSeconds>, StoreError> {
+        self.checkpoint_usage()?;
+        let db = self.0.db.lock();
+        let newest: Option<u32> =
+            db.query_row("SELECT max(hour) FROM usage", [], |row| row.get(0))?;
+        Ok(newest.map(|hour| UtcHour(hour).start()))
     }
 
     /// The ledger's lines from the start of `from` to the start of `to`, in order.
     pub fn usage_between(&self, from: UtcHour, to: UtcHour) -> Result<Vec<UsageLine>, StoreError> {
+        self.checkpoint_usage()?;
         let db = self.0.db.lock();
         let mut query = db.prepare_cached(
             "SELECT hour, infohash, class, payload_bytes, wire_bytes FROM usage
@@ -98,9 +98,10 @@ impl Store {
 
     /// Wire bytes to WAN peers that wait for the time to be known.
     pub fn undated_wan_wire_bytes(&self) -> Result<u64, StoreError> {
+        self.checkpoint_usage()?;
         let db = self.0.db.lock();
         let mut query = db.prepare_cached(
-            "SELECT coalesce(sum(wire_bytes), 0) FROM undated_usage WHERE class = ?1",
+            "SELECT coalesce(sum(wire_bytes), 0) FROM held_usage WHERE class = ?1",
         )?;
         Ok(query.query_row([class_number(PeerClass::Wan)], |row| bytes(row, 0))?)
     }
@@ -122,6 +123,7 @@ impl Store {
         now: Option<UtcHour>,
         hours: u32,
     ) -> Result<Vec<(UtcHour, u64)>, StoreError> {
+        self.checkpoint_usage()?;
         let db = self.0.db.lock();
         let mut query = db.prepare_cached(
             "SELECT hour, sum(wire_bytes) FROM usage
@@ -157,6 +159,13 @@ impl Store {
         self.0.egress.lock().get(&infohash).copied().unwrap_or_default()
     }
 
+    /// The same of all contents, those that are gone among them.
+    pub fn egress_total(&self) -> Usage {
+        let mut total = Usage::default();
+        self.0.egress.lock().values().for_each(|usage| total.add(*usage));
+        total
+    }
+
     /// Takes what no report tells yet, signs it as the next report, stores that, and marks the
     /// bytes as reported: one transaction. `None` when there is nothing to tell. What was served of
     /// `owners_own` contents, which no operator listed, stays in the house.
@@ -167,6 +176,7 @@ impl Store {
         key: &SigningKey,
         owners_own: &BTreeSet<Infohash>,
     ) -> Result<Option<u64>, StoreError> {
+        self.checkpoint_usage()?;
         let mut db = self.0.db.lock();
         let mut rows = unreported(&db)?;
         rows.retain(|row| !owners_own.contains(&row.infohash));
@@ -262,7 +272,7 @@ impl Store {
         let mut query = db.prepare(
             "SELECT infohash, sum(payload_bytes), sum(wire_bytes) FROM (
                 SELECT infohash, payload_bytes, wire_bytes FROM usage UNION ALL
-                SELECT infohash, payload_bytes, wire_bytes FROM undated_usage
+                SELECT infohash, payload_bytes, wire_bytes FROM held_usage
              ) GROUP BY infohash",
         )?;
         let mut rows = query.query([])?;
@@ -275,7 +285,27 @@ impl Store {
     }
 }
 
-fn add_dated(change: &Transaction, hour: UtcHour, delta: &UsageDelta) -> rusqlite::Result<()> {
+fn held_lines(db: &Connection, known: &KnownTime) -> rusqlite::Result<Vec<UsageLine>> {
+    let mut query = db.prepare_cached(
+        "SELECT boot, seconds, infohash, class, payload_bytes, wire_bytes FROM held_usage",
+    )?;
+    let rows = query.query_map([], |row| {
+        let moment = BootMoment { boot: BootId(row.get(0)?), seconds: row.get(1)? };
+        Ok(UsageLine {
+            infohash: Infohash(row.get(2)?),
+            hour: date(moment, known),
+            class: class(row, 3)?,
+            usage: Usage { payload_bytes: bytes(row, 4)?, wire_bytes: bytes(row, 5)? },
+        })
+    })?;
+    rows.collect()
+}
+
+pub(super) fn add_dated(
+    change: &Transaction,
+    hour: UtcHour,
+    delta: &UsageDelta,
+) -> rusqlite::Result<()> {
     change
         .prepare_cached(
             "INSERT INTO usage (hour, infohash, class, payload_bytes, wire_bytes)
@@ -292,14 +322,20 @@ fn add_dated(change: &Transaction, hour: UtcHour, delta: &UsageDelta) -> rusqlit
     Ok(())
 }
 
-fn add_undated(change: &Transaction, delta: &UsageDelta) -> rusqlite::Result<()> {
+pub(super) fn add_undated(
+    change: &Transaction,
+    moment: BootMoment,
+    delta: &UsageDelta,
+) -> rusqlite::Result<()> {
     change
         .prepare_cached(
-            "INSERT INTO undated_usage (infohash, class, payload_bytes, wire_bytes)
-             VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
-                payload_bytes = payload_bytes + ?3, wire_bytes = wire_bytes + ?4",
+            "INSERT INTO held_usage (boot, seconds, infohash, class, payload_bytes, wire_bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE SET
+                payload_bytes = payload_bytes + ?5, wire_bytes = wire_bytes + ?6",
         )?
         .execute(params![
+            moment.boot.0,
+            moment.seconds,
             delta.infohash.0,
             class_number(delta.class),
             as_integer(delta.usage.payload_bytes),
@@ -308,7 +344,7 @@ fn add_undated(change: &Transaction, delta: &UsageDelta) -> rusqlite::Result<()>
     Ok(())
 }
 
-fn unreported(db: &rusqlite::Connection) -> rusqlite::Result<Vec<LedgerRow>> {
+fn unreported(db: &Connection) -> rusqlite::Result<Vec<LedgerRow>> {
     let mut query = db.prepare_cached(
         "SELECT hour, infohash, class, payload_bytes, wire_bytes, reported_payload_bytes,
             reported_wire_bytes FROM usage
@@ -364,7 +400,7 @@ fn from_text(name: &str, text: &str) -> Result<Signed, StoreError> {
         .map_err(|e| StoreError::Value { name: name.to_owned(), detail: e.to_string() })
 }
 
-fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }
 

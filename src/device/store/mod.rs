@@ -7,27 +7,31 @@ mod content_file;
 mod contents;
 mod data_dir;
 mod error;
+mod journal;
 mod ledger;
 mod schema;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
 };
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::data_dir::{DataDir, Found};
 pub use self::{
     adopt::{AdoptError, Adopted, Room, Source},
     content_file::ContentFile,
     contents::StoredContent,
     error::StoreError,
 };
-use crate::logic::{infohash::Infohash, usage::Usage};
+use self::{
+    data_dir::{DataDir, Found},
+    journal::Journal,
+};
+use crate::logic::{infohash::Infohash, ledger::frame::LedgerId, usage::Usage};
 
 /// A handle; clones share one database and one lock on the folder.
 #[derive(Clone)]
@@ -36,6 +40,10 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     dir: DataDir,
     db: Mutex<Connection>,
+    /// Locked before the database where both are needed. Set before anybody has the store.
+    journal: OnceLock<Mutex<Journal>>,
+    /// Usage may be waiting for its date. Asked each second by who must not wait for a lock.
+    undated: AtomicBool,
     /// Open content files, so that all users of one share a descriptor.
     files: Mutex<BTreeMap<Infohash, Arc<ContentFile>>>,
     /// Sum of the ledger by content, kept in memory because the owner's page asks each second.
@@ -55,10 +63,14 @@ impl Store {
         let store = Store(Arc::new(Inner {
             dir,
             db: Mutex::new(db),
+            journal: OnceLock::new(),
+            undated: AtomicBool::new(true),
             files: Mutex::default(),
             egress: Mutex::default(),
         }));
-        store.settle_identity(found)?;
+        let data_id = store.settle_identity(found)?;
+        let journal = store.open_journal(store.0.dir.journal(), ledger_id(&data_id))?;
+        let _ = store.0.journal.set(Mutex::new(journal));
         store.prepare_scratch()?;
         store.reconcile_contents()?;
         store.load_egress()?;
@@ -67,22 +79,26 @@ impl Store {
 
     /// The marker and the database must name the same ledger. A first start that was interrupted
     /// between the two is completed.
-    fn settle_identity(&self, found: Found) -> Result<(), StoreError> {
+    fn settle_identity(&self, found: Found) -> Result<String, StoreError> {
         let in_database: Option<String> = self.setting(DATA_ID)?;
         let root = || self.0.dir.root().to_owned();
         match (found, in_database) {
-            (Found::Ledger { data_id: Some(marked) }, Some(ours)) if marked == ours => Ok(()),
+            (Found::Ledger { data_id: Some(marked) }, Some(ours)) if marked == ours => Ok(ours),
             (Found::Ledger { data_id: Some(_) }, Some(_)) => {
                 Err(StoreError::Mixed { path: root() })
             }
             (Found::Ledger { data_id: Some(_) }, None) => {
                 Err(StoreError::LedgerMissing { path: root(), missing: "the ledger in larder.db" })
             }
-            (Found::Ledger { data_id: None } | Found::Fresh, Some(ours)) => self.0.dir.mark(&ours),
+            (Found::Ledger { data_id: None } | Found::Fresh, Some(ours)) => {
+                self.0.dir.mark(&ours)?;
+                Ok(ours)
+            }
             (Found::Ledger { data_id: None } | Found::Fresh, None) => {
                 let data_id = format!("{:032x}", rand::random::<u128>());
                 self.set_setting(DATA_ID, &data_id)?;
-                self.0.dir.mark(&data_id)
+                self.0.dir.mark(&data_id)?;
+                Ok(data_id)
             }
         }
     }
@@ -163,6 +179,11 @@ impl Store {
         }
         data_dir::create_private(&path)
     }
+}
+
+/// The journal's frames name the ledger that they belong to.
+fn ledger_id(data_id: &str) -> LedgerId {
+    u128::from_str_radix(data_id, 16).unwrap_or_default().to_be_bytes()
 }
 
 #[cfg(test)]

@@ -69,6 +69,34 @@ const MIGRATIONS: &[&str] = &[
     -- since 1970. Another time means that the piece map says nothing about it any more.
     ALTER TABLE content ADD COLUMN linked_mtime_nanoseconds INTEGER;
 ",
+    "
+    -- What of a content is wanted, if not the whole: a run of its bytes, of which whole pieces count.
+    ALTER TABLE content ADD COLUMN part_start INTEGER;
+    ALTER TABLE content ADD COLUMN part_end INTEGER;
+    -- NULL in rows from before there were parts.
+    ALTER TABLE content ADD COLUMN piece_length INTEGER;
+",
+    "
+    -- The journal's frames up to this one are in here. No row: there never was a journal.
+    CREATE TABLE journal (
+        place INTEGER PRIMARY KEY CHECK (place = 1),
+        applied_frame INTEGER NOT NULL
+    );
+    -- Usage from before the time was known, by the second of the boot in which it happened; never
+    -- reported from here.
+    CREATE TABLE held_usage (
+        boot BLOB NOT NULL,
+        seconds INTEGER NOT NULL,
+        infohash BLOB NOT NULL,
+        class INTEGER NOT NULL,
+        payload_bytes INTEGER NOT NULL,
+        wire_bytes INTEGER NOT NULL,
+        PRIMARY KEY (boot, seconds, infohash, class)
+    ) WITHOUT ROWID;
+    INSERT INTO held_usage
+        SELECT zeroblob(16), 0, infohash, class, payload_bytes, wire_bytes FROM undated_usage;
+    DROP TABLE undated_usage;
+    ",
 ];
 
 /// Opens the file and brings it to the current shape.

@@ -1,3 +1,5 @@
+mod books;
+
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
 use tempfile::TempDir;
@@ -10,15 +12,26 @@ use crate::{
     },
     logic::{
         infohash::sha1,
-        ledger,
+        ledger::{
+            self,
+            dating::{BootId, BootMoment, KnownTime, Stamp},
+        },
         metainfo::{Metainfo, NewLayout, NewMetainfo},
         now::{UnixSeconds, UtcHour, UtcMonth},
+        placement::Part,
         usage::{PeerClass, UsageDelta},
     },
 };
 
 const PIECE: u32 = 16 * 1024;
 const HOUR: UtcHour = UtcHour(500_000);
+const BOOT: BootId = BootId([8; 16]);
+/// The hour in which the boot began has just ended.
+const KNOWN: KnownTime = KnownTime {
+    boot: BOOT,
+    boot_began: UnixSeconds(500_000 * 3600),
+    now: UnixSeconds(500_001 * 3600),
+};
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -49,6 +62,15 @@ fn content(name: &str, pieces: u32) -> (Metainfo, Vec<u8>, Vec<u8>) {
 fn served(infohash: Infohash, payload_bytes: u64) -> UsageDelta {
     let usage = Usage { payload_bytes, wire_bytes: payload_bytes + 66 };
     UsageDelta { infohash, class: PeerClass::Wan, usage }
+}
+
+fn dated(hour: UtcHour) -> Stamp {
+    Stamp { moment: BootMoment { boot: BOOT, seconds: 0 }, hour: Some(hour) }
+}
+
+/// From before the time was known.
+fn held(seconds: u32) -> Stamp {
+    Stamp { moment: BootMoment { boot: BOOT, seconds }, hour: None }
 }
 
 /// What a crash at this moment would leave: a copy of every file as the kernel sees it.
@@ -176,12 +198,68 @@ fn takes_the_space_before_the_first_byte() {
     let dir = folder();
     let store = open(&dir);
     let (metainfo, torrent, _) = content("film", 20);
-    store.begin(&metainfo, &torrent).expect("begins");
-    store.begin(&metainfo, &torrent).expect("begins again");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins again");
     let file = fs::metadata(store.content(metainfo.infohash).expect("opens").path()).expect("is");
     assert_eq!(file.len(), metainfo.total_bytes);
     assert!(file.blocks() * 512 >= metainfo.total_bytes, "{} blocks", file.blocks());
     assert_eq!(store.metainfo(metainfo.infohash).expect("reads"), Some(metainfo));
+}
+
+#[test]
+fn takes_the_space_of_a_part_alone_and_more_when_it_grows() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = folder();
+    let store = open(&dir);
+    let (metainfo, torrent, data) = content("film", 200);
+    let piece = u64::from(PIECE);
+    let begin = |part| store.begin(&metainfo, &torrent, part).expect("begins");
+    let taken = || {
+        let path = store.content(metainfo.infohash).expect("opens").path().to_owned();
+        let file = fs::metadata(path).expect("is");
+        assert_eq!(file.len(), metainfo.total_bytes);
+        file.blocks() * 512
+    };
+    let first = Part::of(0..20 * piece + 5);
+    assert_eq!(begin(first), first);
+    assert!((20 * piece..40 * piece).contains(&taken()), "{}", taken());
+    write_piece(&store, &metainfo, &data, 3);
+    store.mark_verified(metainfo.infohash, &[3], piece, 0).expect("marks");
+    let grown = Part::of(0..100 * piece);
+    assert_eq!(begin(Part::of(10 * piece..100 * piece)), grown);
+    assert!((100 * piece..120 * piece).contains(&taken()), "{}", taken());
+    assert_eq!(begin(first), grown, "what has its space keeps it");
+    let held = store.stored_content(metainfo.infohash).expect("reads").expect("is there");
+    assert_eq!((held.part, held.wanted_bytes(), held.held_bytes()), (grown, 100 * piece, piece));
+    assert_eq!(begin(Part::whole()), Part::whole());
+    assert!(taken() >= metainfo.total_bytes);
+    assert_eq!(
+        store.stored_content(metainfo.infohash).expect("reads").expect("is").have,
+        held.have
+    );
+}
+
+#[test]
+fn a_part_is_complete_when_its_own_pieces_are_there_also_after_a_restart() {
+    let dir = folder();
+    let store = open(&dir);
+    let (metainfo, torrent, data) = content("film", 10);
+    let part = Part::of(u64::from(7 * PIECE)..metainfo.total_bytes);
+    store.begin(&metainfo, &torrent, part).expect("begins");
+    for piece in [7, 9] {
+        write_piece(&store, &metainfo, &data, piece);
+    }
+    let stored =
+        |store: &Store| store.stored_content(metainfo.infohash).expect("reads").expect("is");
+    store.mark_verified(metainfo.infohash, &[7, 9], 1, 2).expect("marks");
+    assert!(!stored(&store).is_complete());
+    assert_eq!(stored(&store).held_bytes(), u64::from(2 * PIECE) - 100, "the last one is short");
+    write_piece(&store, &metainfo, &data, 8);
+    store.mark_verified(metainfo.infohash, &[8], 1, 2).expect("marks");
+    drop(store);
+    let held = stored(&open(&dir));
+    assert!(held.is_complete() && !held.have.is_complete());
+    assert_eq!((held.part, held.held_bytes()), (part, held.wanted_bytes()));
 }
 
 #[test]
@@ -190,7 +268,7 @@ fn says_how_much_space_is_missing_and_leaves_nothing_behind() {
     let store = open(&dir);
     let (mut metainfo, torrent, _) = content("film", 1);
     metainfo.total_bytes = u64::MAX / 4;
-    let error = store.begin(&metainfo, &torrent).expect_err("too large");
+    let error = store.begin(&metainfo, &torrent, Part::whole()).expect_err("too large");
     assert!(matches!(error, StoreError::NoSpace { .. }), "{error}");
     assert_eq!(store.contents().expect("lists"), []);
     assert_eq!(fs::read_dir(dir.path().join("content")).expect("lists").count(), 0);
@@ -201,7 +279,7 @@ fn remembers_verified_pieces_and_where_they_came_from() {
     let dir = folder();
     let store = open(&dir);
     let (metainfo, torrent, data) = content("film", 4);
-    store.begin(&metainfo, &torrent).expect("begins");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
     write_piece(&store, &metainfo, &data, 1);
     write_piece(&store, &metainfo, &data, 3);
     store.mark_verified(metainfo.infohash, &[1, 3], 100, 30).expect("marks");
@@ -237,8 +315,8 @@ fn removes_content_but_not_what_it_earned() {
     let dir = folder();
     let store = open(&dir);
     let (metainfo, torrent, _) = content("film", 4);
-    store.begin(&metainfo, &torrent).expect("begins");
-    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
+    store.add_usage(dated(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
     store.remove(metainfo.infohash).expect("removes");
     assert_eq!(store.contents().expect("lists"), []);
     assert_eq!(fs::read_dir(dir.path().join("content")).expect("lists").count(), 0);
@@ -251,8 +329,8 @@ fn cleans_up_what_a_crash_left_half_done() {
     let store = open(&dir);
     let (whole, whole_torrent, _) = content("whole", 2);
     let (lost, lost_torrent, _) = content("lost file", 2);
-    store.begin(&whole, &whole_torrent).expect("begins");
-    store.begin(&lost, &lost_torrent).expect("begins");
+    store.begin(&whole, &whole_torrent, Part::whole()).expect("begins");
+    store.begin(&lost, &lost_torrent, Part::whole()).expect("begins");
     drop(store);
 
     let contents = dir.path().join("content");
@@ -267,7 +345,7 @@ fn cleans_up_what_a_crash_left_half_done() {
     assert_eq!(held, [whole.infohash]);
     assert!(!orphan.exists());
     assert!(contents.join("owners-notes.txt").exists());
-    store.begin(&lost, &lost_torrent).expect("begins again");
+    store.begin(&lost, &lost_torrent, Part::whole()).expect("begins again");
 }
 
 #[test]
@@ -276,15 +354,15 @@ fn finds_everything_again_after_a_crash() {
     let store = open(&dir);
     let (metainfo, torrent, data) = content("film", 4);
     let key = SigningKey::generate();
-    store.begin(&metainfo, &torrent).expect("begins");
+    store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
     write_piece(&store, &metainfo, &data, 0);
     store.mark_verified(metainfo.infohash, &[0], 7, 0).expect("marks");
-    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
+    store.add_usage(dated(HOUR), &[served(metainfo.infohash, 500)]).expect("adds");
     store
         .build_report("device", UnixSeconds(9), &key, &BTreeSet::new())
         .expect("builds")
         .expect("something new");
-    store.add_usage(Some(HOUR), &[served(metainfo.infohash, 20)]).expect("adds");
+    store.add_usage(dated(HOUR), &[served(metainfo.infohash, 20)]).expect("adds");
 
     // The store above is still open: nothing was closed or flushed for the copy's sake.
     let copy = crashed_copy(&dir);
@@ -298,150 +376,4 @@ fn finds_everything_again_after_a_crash() {
     let (_, second) = &after.unsent_reports().expect("lists")[1];
     let report: Report = second.open(&[key.public_hex()]).expect("signed by us");
     assert_eq!(report.lines.iter().map(|l| l.usage.payload_bytes).sum::<u64>(), 20);
-}
-
-#[test]
-fn adds_usage_by_content_hour_and_class() {
-    let dir = folder();
-    let store = open(&dir);
-    let (a, b) = (Infohash([1; 20]), Infohash([2; 20]));
-    let lan = UsageDelta { class: PeerClass::Lan, ..served(a, 5) };
-    store.add_usage(Some(HOUR), &[served(a, 10), served(b, 1), lan]).expect("adds");
-    store.add_usage(Some(HOUR), &[served(a, 30)]).expect("adds");
-    store.add_usage(Some(UtcHour(HOUR.0 + 1)), &[served(a, 2)]).expect("adds");
-    let lines = store.usage_between(HOUR, UtcHour(HOUR.0 + 1)).expect("reads");
-    let told: Vec<_> = lines.iter().map(|l| (l.infohash, l.class, l.usage.payload_bytes)).collect();
-    assert_eq!(told, [(a, PeerClass::Wan, 40), (a, PeerClass::Lan, 5), (b, PeerClass::Wan, 1)]);
-    assert_eq!(store.egress(a).payload_bytes, 47);
-}
-
-#[test]
-fn writes_nothing_while_nothing_happens() {
-    let dir = folder();
-    let store = open(&dir);
-    store.set_setting("limit", &5).expect("writes");
-    let log = dir.path().join("larder.db-wal");
-    let before = fs::metadata(&log).expect("a log").len();
-    store.add_usage(Some(HOUR), &[]).expect("adds");
-    store
-        .add_usage(
-            Some(HOUR),
-            &[served(Infohash([1; 20]), 0)].map(|mut d| {
-                d.usage.wire_bytes = 0;
-                d
-            }),
-        )
-        .expect("adds");
-    store.date_undated(HOUR).expect("dates");
-    store.set_setting("limit", &5).expect("writes");
-    let key = SigningKey::generate();
-    assert_eq!(
-        store.build_report("device", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds"),
-        None
-    );
-    assert_eq!(fs::metadata(&log).expect("a log").len(), before);
-}
-
-#[test]
-fn keeps_to_itself_what_was_served_of_the_owners_own_contents() {
-    let dir = folder();
-    let store = open(&dir);
-    let key = SigningKey::generate();
-    let (own, listed) = (Infohash([1; 20]), Infohash([2; 20]));
-    store.add_usage(Some(HOUR), &[served(own, 10), served(listed, 7)]).expect("adds");
-    store.build_report("device", UnixSeconds(1), &key, &[own].into()).expect("builds");
-    let reports = store.unsent_reports().expect("reads");
-    let report: Report = reports[0].1.open_self_signed().expect("our own");
-    assert_eq!(report.lines.iter().map(|l| l.infohash).collect::<Vec<_>>(), [listed]);
-    let nothing = store.build_report("device", UnixSeconds(2), &key, &[own].into());
-    assert_eq!(nothing.expect("builds"), None);
-}
-
-#[test]
-fn never_reports_undated_usage_until_it_is_dated() {
-    let dir = folder();
-    let store = open(&dir);
-    let key = SigningKey::generate();
-    let hash = Infohash([1; 20]);
-    store.add_usage(None, &[served(hash, 10)]).expect("adds");
-    store.add_usage(None, &[served(hash, 5)]).expect("adds");
-    assert_eq!(
-        store.build_report("device", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds"),
-        None
-    );
-    assert_eq!(store.egress(hash).payload_bytes, 15);
-    drop(store);
-    let store = open(&dir);
-    assert_eq!(store.egress(hash).payload_bytes, 15);
-    assert_eq!(store.date_undated(HOUR).expect("dates"), 15);
-    assert_eq!(store.date_undated(HOUR).expect("dates"), 0);
-    assert_eq!(store.egress(hash).payload_bytes, 15);
-    assert_eq!(
-        store.build_report("device", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds"),
-        Some(1)
-    );
-}
-
-#[test]
-fn numbers_and_chains_reports_and_sends_each_until_it_is_accepted() {
-    let dir = folder();
-    let store = open(&dir);
-    let key = SigningKey::generate();
-    let trusted = [key.public_hex()];
-    let hash = Infohash([1; 20]);
-    for bytes in [100, 20] {
-        store.add_usage(Some(HOUR), &[served(hash, bytes)]).expect("adds");
-        store.build_report("device", UnixSeconds(bytes), &key, &BTreeSet::new()).expect("builds");
-    }
-    let unsent = store.unsent_reports().expect("lists");
-    let [(1, first), (2, second)] = &unsent[..] else { panic!("{unsent:?}") };
-    let opened: Vec<Report> =
-        [first, second].map(|r| r.open(&trusted).expect("signed by us")).into();
-    assert_eq!(opened[0].previous_hash, ledger::NO_PREVIOUS_HASH);
-    assert_eq!(opened[1].previous_hash, ledger::payload_hash(&first.payload));
-    assert_eq!(opened[1].lines[0].usage, Usage { payload_bytes: 20, wire_bytes: 86 });
-
-    store.report_accepted(1).expect("accepts");
-    store.report_accepted(1).expect("accepts again");
-    assert_eq!(store.reported_bytes().expect("sums"), 100);
-    let left: Vec<_> = store.unsent_reports().expect("lists").iter().map(|(n, _)| *n).collect();
-    assert_eq!(left, [2]);
-}
-
-#[test]
-fn splits_a_long_ledger_into_several_reports() {
-    let dir = folder();
-    let store = open(&dir);
-    let key = SigningKey::generate();
-    let lines = crate::api::hub::MAX_REPORT_LINES as u32 + 1;
-    let deltas: Vec<_> = (0..lines)
-        .map(|n| {
-            let mut hash = [0; 20];
-            hash[..4].copy_from_slice(&n.to_be_bytes());
-            served(Infohash(hash), 1)
-        })
-        .collect();
-    store.add_usage(Some(HOUR), &deltas).expect("adds");
-    let mut numbers = vec![];
-    while let Some(number) =
-        store.build_report("d", UnixSeconds(1), &key, &BTreeSet::new()).expect("builds")
-    {
-        numbers.push(number);
-    }
-    assert_eq!(numbers, [1, 2]);
-    (1..=2).for_each(|n| store.report_accepted(n).expect("accepts"));
-    assert_eq!(store.reported_bytes().expect("sums"), u64::from(lines));
-}
-
-#[test]
-fn keeps_the_latest_statement_of_each_month() {
-    let dir = folder();
-    let store = open(&dir);
-    let key = SigningKey::generate();
-    let month = UtcMonth { year: 2026, month: 11 };
-    assert_eq!(store.statement(month).expect("reads"), None);
-    let newer = Signed::new(&"newer", &key);
-    store.save_statement(month, &Signed::new(&"older", &key)).expect("saves");
-    store.save_statement(month, &newer).expect("saves");
-    assert_eq!(store.statement(month).expect("reads"), Some(newer));
 }

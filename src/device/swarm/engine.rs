@@ -24,7 +24,7 @@ use super::{
     storage::SinkFactory,
     web_seed::{WebSeeds, pieces_at_once},
 };
-use crate::logic::metainfo::BLOCK_BYTES;
+use crate::logic::{bitfield::Bitfield, metainfo::BLOCK_BYTES};
 
 /// So that a fill never holds more connections than a router likes.
 const PEERS_MAX: usize = 32;
@@ -117,7 +117,7 @@ impl Engine {
 
 fn missing_bytes(progress: &Progress) -> u64 {
     let bytes = |piece| u64::from(progress.metainfo.piece_bytes(piece).unwrap_or(0));
-    progress.have().iter_missing().map(bytes).sum()
+    progress.missing().iter_held().map(bytes).sum()
 }
 
 fn session_options(scratch: &Path, peer_id: [u8; 20], stop: CancellationToken) -> SessionOptions {
@@ -142,6 +142,17 @@ fn session_options(scratch: &Path, peer_id: [u8; 20], stop: CancellationToken) -
 
 const ALLOWED: &str = "allowed-peers";
 
+/// What librqbit is told that it has: all that it is not to fetch, as it can select files but no
+/// pieces. It uploads nothing, so that nobody is promised what is not there.
+fn not_missing(progress: &Progress) -> Bitfield {
+    let missing = progress.missing();
+    let mut map = Bitfield::full(missing.pieces());
+    for piece in missing.iter_held() {
+        map.clear(piece);
+    }
+    map
+}
+
 /// librqbit takes these two from files only: which pieces are there, and whom it may talk to.
 fn prepare_scratch(
     folder: &Path,
@@ -151,7 +162,7 @@ fn prepare_scratch(
     std::fs::create_dir_all(folder)?;
     let scratch = tempfile::Builder::new().prefix("fill-").tempdir_in(folder)?;
     let map = scratch.path().join(format!("{}.bitv", progress.metainfo.infohash));
-    std::fs::write(map, progress.have().as_bytes())?;
+    std::fs::write(map, not_missing(progress).as_bytes())?;
     let mut allowed = std::fs::File::create(scratch.path().join(ALLOWED))?;
     writeln!(allowed, "web-seed:127.0.0.1-127.0.0.1")?;
     for ip in peers.iter().map(SocketAddr::ip) {

@@ -15,7 +15,7 @@ use super::{
 
 /// Tells its end through `progress`.
 pub(super) async fn run(seeds: Arc<WebSeeds>, progress: Arc<Progress>, stop: CancellationToken) {
-    let missing: Vec<u32> = progress.have().iter_missing().collect();
+    let missing: Vec<u32> = progress.missing().iter_held().collect();
     let fill = stream::iter(missing)
         .map(|piece| {
             // A task, so that it goes on while another piece is being written.

@@ -82,6 +82,8 @@ pub struct FillJob {
     pub peers: Vec<SocketAddr>,
     /// Verified earlier; neither fetched nor written again.
     pub have: Bitfield,
+    /// What this fill is to bring; of the rest nothing is fetched, and nothing is missed.
+    pub wanted: Bitfield,
     pub sink: Arc<dyn PieceSink>,
 }
 
@@ -102,7 +104,7 @@ impl Filler {
         Filler { settings }
     }
 
-    /// Returns when all pieces are there, or the first failure that the fill cannot go on after.
+    /// Returns when all wanted pieces are there, or the first failure that the fill cannot go on after.
     /// What was verified until then stays verified. Once this returns, or is dropped, the sink is
     /// not called any more.
     pub async fn fill(
@@ -110,7 +112,8 @@ impl Filler {
         job: FillJob,
         cancel: CancellationToken,
     ) -> Result<FillOutcome, FillError> {
-        let progress = Arc::new(Progress::new(job.metainfo.clone(), job.have, job.sink));
+        let progress =
+            Arc::new(Progress::new(job.metainfo.clone(), job.have, job.wanted, job.sink));
         if let Some(result) = progress.result() {
             return result;
         }

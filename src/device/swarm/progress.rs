@@ -28,6 +28,7 @@ pub(super) struct Progress {
 
 struct State {
     have: Bitfield,
+    wanted: Bitfield,
     /// Pieces that the web seed has handed over whole.
     from_web_seed: Bitfield,
     outcome: FillOutcome,
@@ -37,13 +38,19 @@ struct State {
 }
 
 impl Progress {
-    pub fn new(metainfo: Arc<Metainfo>, have: Bitfield, sink: Arc<dyn PieceSink>) -> Progress {
+    pub fn new(
+        metainfo: Arc<Metainfo>,
+        have: Bitfield,
+        wanted: Bitfield,
+        sink: Arc<dyn PieceSink>,
+    ) -> Progress {
         let pieces = metainfo.piece_count();
         Progress {
             metainfo,
             sink: RwLock::new(Some(sink)),
             state: Mutex::new(State {
                 have,
+                wanted,
                 from_web_seed: Bitfield::empty(pieces),
                 outcome: FillOutcome::default(),
                 failure: None,
@@ -54,8 +61,14 @@ impl Progress {
         }
     }
 
-    pub fn have(&self) -> Bitfield {
-        self.state.lock().have.clone()
+    /// Wanted and not yet verified.
+    pub fn missing(&self) -> Bitfield {
+        let state = self.state.lock();
+        let mut missing = state.wanted.clone();
+        for piece in state.have.iter_held() {
+            missing.clear(piece);
+        }
+        missing
     }
 
     /// The end of the fill, if it has come. Hands out a failure once.
@@ -64,7 +77,7 @@ impl Progress {
         if let Some(failure) = state.failure.take() {
             return Some(Err(failure));
         }
-        state.have.is_complete().then_some(Ok(state.outcome))
+        state.have.has_all_of(&state.wanted).then_some(Ok(state.outcome))
     }
 
     /// Returns when something may have changed since the last call. For one waiter.

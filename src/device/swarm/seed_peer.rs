@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FillError, progress::Progress, web_seed::WebSeeds};
 use crate::logic::{
-    bitfield::Bitfield,
     metainfo::Metainfo,
     wire::{Assembler, BlockRequest, HANDSHAKE_BYTES, Handshake, Message},
 };
@@ -137,7 +136,7 @@ impl Connection<'_> {
         let infohash = self.peer.progress.metainfo.infohash;
         let ours = Handshake { infohash, peer_id: PEER_ID, fast: false, extensions: false };
         self.write.write_all(&ours.encode()).await?;
-        let offered = missing(&self.peer.progress);
+        let offered = self.peer.progress.missing();
         self.say(&[Message::Bitfield(offered.as_bytes()), Message::Unchoke]).await
     }
 
@@ -230,17 +229,6 @@ impl Connection<'_> {
         messages.iter().for_each(|m| m.encode(&mut self.out));
         self.write.write_all(&self.out).await
     }
-}
-
-/// What the web seed is offered for. All that is missing today; a policy may leave pieces to peers
-/// and add them later with HAVE.
-fn missing(progress: &Progress) -> Bitfield {
-    let have = progress.have();
-    let mut offered = Bitfield::empty(have.pieces());
-    have.iter_missing().for_each(|piece| {
-        offered.set(piece);
-    });
-    offered
 }
 
 fn lies_within(metainfo: &Metainfo, block: BlockRequest) -> bool {

@@ -24,7 +24,7 @@ pub struct AnnounceRequest<'a> {
     pub port: u16,
     pub uploaded: u64,
     pub left: u64,
-    /// The content's bytes. A seed that has moved nothing could be a client with a magnet link that
+    /// The bytes that are held. A seed that has moved nothing could be a client with a magnet link that
     /// does not know what it lacks, and would be told of other seeds.
     pub downloaded: u64,
     pub event: AnnounceEvent,
@@ -59,7 +59,7 @@ async fn announce_to(
     request: &AnnounceRequest<'_>,
 ) -> Result<Announced, UpstreamError> {
     let url = request.url(tracker);
-    let answer = super::get(client, &url, MAX_ANSWER_BYTES).await?;
+    let answer = super::exchange::get(client, &url, MAX_ANSWER_BYTES).await?;
     read_answer(&answer).map_err(|problem| UpstreamError::bad_answer(tracker, problem))
 }
 
@@ -103,6 +103,8 @@ impl AnnounceRequest<'_> {
             AnnounceEvent::Started => "&event=started",
             AnnounceEvent::Completed => "&event=completed",
             AnnounceEvent::Stopped => "&event=stopped",
+            // BEP 21: a partial seed, which wants nothing more for now.
+            AnnounceEvent::None if self.left > 0 => "&event=paused",
             AnnounceEvent::None => "",
         };
         let mut url = tracker.clone();
@@ -139,6 +141,25 @@ mod tests {
             query.ends_with("&downloaded=9&left=0&compact=1&numwant=50&event=started"),
             "{query}"
         );
+    }
+
+    #[test]
+    fn says_that_a_part_is_not_the_whole() {
+        let announce = |left| {
+            let request = AnnounceRequest {
+                infohash: Infohash([1; 20]),
+                peer_id: *b"-LD0100-abcdefghijkl",
+                port: 6881,
+                uploaded: 0,
+                downloaded: 30,
+                left,
+                event: AnnounceEvent::None,
+                tracker_tiers: &[],
+            };
+            request.url(&"http://tracker.example/announce".parse().expect("a URL")).to_string()
+        };
+        assert!(announce(70).ends_with("&downloaded=30&left=70&compact=1&numwant=50&event=paused"));
+        assert!(announce(0).ends_with("&left=0&compact=1&numwant=50"));
     }
 
     #[test]

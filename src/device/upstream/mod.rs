@@ -3,22 +3,28 @@
 //! not followed, and every failure says whose fault it is and whether to try again.
 
 mod announce;
+mod exchange;
 mod hub;
+mod refusal;
 mod repo;
+mod tuf_files;
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::{Client, redirect};
 use url::Url;
 
 pub use announce::{AnnounceRequest, Announced, announce};
+pub use exchange::get;
 pub use hub::Hub;
-pub use repo::{FetchedList, ListRepository};
+pub use repo::{Answer, FetchedList, ListRepository, Outcome};
+
+use crate::logic::now::UnixSeconds;
 
 /// An operator's server that has not begun to answer by then will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a whole exchange; the largest body here is a `.torrent` of 32 MiB.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a whole exchange, whatever `exchange` lets pass: the largest body at the least rate takes less.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2 * 3600);
 
 /// Whose problem a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +59,16 @@ impl UpstreamError {
         }
     }
 
+    /// The hub's time, where it refused a request because ours is wrong.
+    pub fn server_time(&self) -> Option<UnixSeconds> {
+        match self {
+            UpstreamError::Refused { code, expected, .. } if code == "clock_skew" => {
+                expected.map(UnixSeconds)
+            }
+            _ => None,
+        }
+    }
+
     /// The hub's code for a refusal (`report_gap`, `unknown_claim_code`, …).
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -66,11 +82,13 @@ impl UpstreamError {
         while let Some(source) = reason.source() {
             reason = source;
         }
-        UpstreamError::Unreachable { host: host(url), reason: reason.to_string() }
+        let reason = exchange::readable(&reason.to_string());
+        UpstreamError::Unreachable { host: exchange::host(url), reason }
     }
 
     fn bad_answer(url: &Url, problem: impl ToString) -> UpstreamError {
-        UpstreamError::BadAnswer { host: host(url), problem: problem.to_string() }
+        let problem = exchange::readable(&problem.to_string());
+        UpstreamError::BadAnswer { host: exchange::host(url), problem }
     }
 }
 
@@ -87,46 +105,4 @@ pub fn client(version: &str) -> Result<Client, UpstreamError> {
                 "cannot set up TLS ({e}): install the system's CA certificates or set SSL_CERT_FILE"
             ))
         })
-}
-
-fn host(url: &Url) -> String {
-    match (url.host_str(), url.port()) {
-        (Some(host), Some(port)) => format!("{host}:{port}"),
-        (Some(host), None) => host.to_owned(),
-        (None, _) => url.to_string(),
-    }
-}
-
-/// Reads a body of at most `limit` bytes; an endless one costs no more than that.
-async fn body(url: &Url, mut response: Response, limit: u64) -> Result<Vec<u8>, UpstreamError> {
-    let too_large = || UpstreamError::bad_answer(url, format!("more than {limit} bytes"));
-    if response.content_length().is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::new();
-    while let Some(chunk) =
-        response.chunk().await.map_err(|e| UpstreamError::unreachable(url, &e))?
-    {
-        if bytes.len() as u64 + chunk.len() as u64 > limit {
-            return Err(too_large());
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-/// GETs a bounded body; anything but 200 is an error.
-pub async fn get(client: &Client, url: &Url, limit: u64) -> Result<Vec<u8>, UpstreamError> {
-    let response =
-        client.get(url.clone()).send().await.map_err(|e| UpstreamError::unreachable(url, &e))?;
-    if response.status() != StatusCode::OK {
-        return Err(UpstreamError::Refused {
-            host: host(url),
-            status: response.status().as_u16(),
-            code: String::new(),
-            message: url.path().to_owned(),
-            expected: None,
-        });
-    }
-    body(url, response, limit).await
 }

@@ -16,6 +16,8 @@ pub enum Event {
     Started,
     Stopped,
     Completed,
+    /// A partial seed (BEP 21): it lacks something and does not want it for now.
+    Paused,
     /// A regular announce.
     None,
 }
@@ -66,6 +68,7 @@ pub fn parse_announce(query: &str) -> Result<Announce, QueryError> {
                     "started" => Event::Started,
                     "stopped" => Event::Stopped,
                     "completed" => Event::Completed,
+                    "paused" => Event::Paused,
                     _ => Event::None,
                 }
             }
@@ -94,7 +97,7 @@ impl Announce {
     /// Who has moved no byte yet may be one of them.
     pub fn needs_nothing(&self) -> bool {
         let moved = self.uploaded > 0 || self.downloaded > 0;
-        self.is_seed() && (moved || self.event == Event::Completed)
+        self.event == Event::Paused || self.is_seed() && (moved || self.event == Event::Completed)
     }
 }
 

@@ -224,7 +224,7 @@ fn skewed(now: UnixSeconds) -> Problem {
         "the device's clock is more than {CLOCK_SKEW_SECONDS} seconds off; it is {} here (Unix time)",
         now.0
     );
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "clock_skew", message)
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "clock_skew", message).expecting(now.0)
 }
 
 /// A dual-stack socket shows IPv4 peers as mapped IPv6 addresses.

@@ -17,7 +17,7 @@ use futures_util::TryStreamExt;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::{Problem, UrlPath};
+use super::{Problem, UrlPath, waiting};
 use crate::{
     hub::{
         keys::sha256_hex,
@@ -31,32 +31,45 @@ use crate::{
 
 /// Large enough that a read costs little, small enough for many readers at once.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// `timestamp.json` is how fast news travels; a cache may hold it for a moment.
+const TIMESTAMP: &str = "timestamp.json";
+/// It is how fast news travels; a cache may hold it for a moment.
 const CACHE_SHORTLY: &str = "public, max-age=5";
 const CACHE_FOR_EVER: &str = "public, max-age=31536000, immutable";
 /// The bytes stay, but a revoked content must not live on in caches for long.
 const CACHE_CONTENT: &str = "public, max-age=3600";
 
 pub async fn tuf_metadata(
-    hub: State<Arc<Hub>>,
-    name: UrlPath<String>,
+    State(hub): State<Arc<Hub>>,
+    UrlPath(name): UrlPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    tuf(hub, "metadata", name, &headers).await
+    match name == TIMESTAMP {
+        true => waiting::timestamp(hub, &headers).await,
+        false => tuf(&hub, "metadata", name, &headers).await,
+    }
+}
+
+/// `timestamp.json` as it is now.
+pub async fn timestamp(hub: &Arc<Hub>, headers: &HeaderMap) -> Result<Response, Problem> {
+    tuf(hub, "metadata", TIMESTAMP.to_owned(), headers).await
+}
+
+pub fn is_unchanged(answer: &Response) -> bool {
+    answer.status() == StatusCode::NOT_MODIFIED
 }
 
 pub async fn tuf_target(
-    hub: State<Arc<Hub>>,
-    name: UrlPath<String>,
+    State(hub): State<Arc<Hub>>,
+    UrlPath(name): UrlPath<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    tuf(hub, "targets", name, &headers).await
+    tuf(&hub, "targets", name, &headers).await
 }
 
 async fn tuf(
-    State(hub): State<Arc<Hub>>,
+    hub: &Arc<Hub>,
     folder: &'static str,
-    UrlPath(name): UrlPath<String>,
+    name: String,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let found = hub

@@ -8,6 +8,7 @@ mod files;
 mod operator;
 mod problem;
 mod tracker;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 

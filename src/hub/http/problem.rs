@@ -38,7 +38,7 @@ impl Problem {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 
-    fn expecting(mut self, expected: u64) -> Problem {
+    pub fn expecting(mut self, expected: u64) -> Problem {
         self.error.expected = Some(expected);
         self
     }

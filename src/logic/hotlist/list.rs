@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::{NESTING_MAX, nests_too_deep};
 use crate::logic::{infohash::Infohash, now::UnixSeconds};
 
 /// A device keeps the whole list in memory; 4 MiB is about ten thousand entries.
@@ -70,6 +71,8 @@ pub struct Entry {
 pub enum ListError {
     #[error("the hot list is {found} bytes, more than the limit of {MAX_LIST_BYTES}")]
     TooLarge { found: u64 },
+    #[error("the hot list nests deeper than {NESTING_MAX} levels")]
+    TooDeep,
     #[error("the hot list is not in the expected form: {0}")]
     Malformed(String),
     #[error("the hot list has format {0}; this version of Larder reads format 1")]
@@ -95,6 +98,9 @@ impl HotList {
     pub fn parse(bytes: &[u8]) -> Result<HotList, ListError> {
         if bytes.len() as u64 > MAX_LIST_BYTES {
             return Err(ListError::TooLarge { found: bytes.len() as u64 });
+        }
+        if nests_too_deep(bytes) {
+            return Err(ListError::TooDeep);
         }
         let list: HotList =
             serde_json::from_slice(bytes).map_err(|e| ListError::Malformed(e.to_string()))?;

@@ -2,9 +2,11 @@
 //! limits, and the checks between an old and a new one. Signatures are TUF's business, not ours.
 
 mod list;
+mod nesting;
 mod policy;
 
 pub use list::{Entry, HotList, ListError, MAX_ENTRIES, MAX_LIST_BYTES};
+pub use nesting::{NESTING_MAX, nests_too_deep};
 pub use policy::{MAX_POLICY_BYTES, Policy, PolicyError, is_host_and_port};
 
 /// Names of the two targets in the TUF repository.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::{NESTING_MAX, nests_too_deep};
 use crate::logic::units::Micros;
 
 pub const MAX_POLICY_BYTES: u64 = 256 * 1024;
@@ -18,7 +19,7 @@ pub struct Policy {
     pub currency: String,
     /// Micros per decimal gigabyte of payload to WAN peers, by price class.
     pub price_per_gb: BTreeMap<String, Micros>,
-    /// Seconds between two looks at the list.
+    /// Seconds between two looks at the list, at most.
     pub list_interval_seconds: u32,
     /// Seconds between two reports.
     pub report_interval_seconds: u32,
@@ -33,6 +34,8 @@ pub struct Policy {
 pub enum PolicyError {
     #[error("the policy is {found} bytes, more than the limit of {MAX_POLICY_BYTES}")]
     TooLarge { found: u64 },
+    #[error("the policy nests deeper than {NESTING_MAX} levels")]
+    TooDeep,
     #[error("the policy is not in the expected form: {0}")]
     Malformed(String),
     #[error("the policy has format {0}; this version of Larder reads format 1")]
@@ -45,6 +48,9 @@ impl Policy {
     pub fn parse(bytes: &[u8]) -> Result<Policy, PolicyError> {
         if bytes.len() as u64 > MAX_POLICY_BYTES {
             return Err(PolicyError::TooLarge { found: bytes.len() as u64 });
+        }
+        if nests_too_deep(bytes) {
+            return Err(PolicyError::TooDeep);
         }
         let policy: Policy =
             serde_json::from_slice(bytes).map_err(|e| PolicyError::Malformed(e.to_string()))?;

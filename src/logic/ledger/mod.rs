@@ -1,6 +1,10 @@
 //! What goes into a report, and how reports hang together: the lines that were recorded but not yet
 //! reported, and the hash chain over the reports' exact texts. Must not know about storage or signing.
 
+pub mod dating;
+pub mod frame;
+pub mod journal;
+
 use super::{
     infohash::Infohash,
     now::UtcHour,

@@ -1,7 +1,9 @@
 //! One content as the node sees it: what is known of it, how far it is, and what is due. Decides only
 //! what follows from that alone; what to hold is `placement`'s business.
 
-use super::{AnnounceEvent, Command, FILL_RETRY, HUB_RETRY, Phase, Stored};
+use std::time::Duration;
+
+use super::{AnnounceEvent, Command, FILL_RETRY, Phase, Stored};
 use crate::logic::{
     backoff::Backoff,
     hotlist::Entry,
@@ -17,12 +19,16 @@ pub(super) struct Content {
     pub phase: Phase,
     /// It takes up room on disk.
     pub stored: bool,
+    /// Of `part`.
     pub complete: bool,
+    pub part: Part,
     pub pinned: bool,
     pub problem: Option<String>,
     pub retry: Backoff,
     pub retry_at: Option<Monotonic>,
-    pub announce_retry: Backoff,
+    /// As the tracker said.
+    pub announce_interval: Option<Duration>,
+    pub announce_failures: u32,
     pub announce_at: Option<Monotonic>,
     pub announced_before: bool,
     pub completed_here: bool,
@@ -33,6 +39,7 @@ impl Content {
         Content {
             stored: true,
             complete: s.complete,
+            part: s.part,
             pinned: s.pinned,
             ..Content::new(None, s.size_bytes)
         }
@@ -49,11 +56,13 @@ impl Content {
             phase: Phase::Waiting,
             stored: false,
             complete: false,
+            part: Part::whole(),
             pinned: false,
             problem: None,
             retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
             retry_at: None,
-            announce_retry: Backoff::new(HUB_RETRY.0, HUB_RETRY.1),
+            announce_interval: None,
+            announce_failures: 0,
             announce_at: None,
             announced_before: false,
             completed_here: false,
@@ -77,14 +86,14 @@ impl Content {
     }
 
     /// The operator's word on it changes. What is served already, because it is pinned, is
-    /// announced from the moment it is listed, and no longer.
-    pub fn follow(&mut self, entry: Option<&Entry>, at: Monotonic) -> Option<Command> {
+    /// announced soon after it is listed, and no longer than it is.
+    pub fn follow(&mut self, entry: Option<&Entry>, announce_at: Monotonic) -> Option<Command> {
         let before = std::mem::replace(&mut self.entry, entry.cloned());
         if self.phase != Phase::Serving {
             return None;
         }
         match (before, entry) {
-            (None, Some(_)) => self.announce_at = Some(at),
+            (None, Some(_)) => self.announce_at = Some(announce_at),
             (Some(entry), None) => {
                 self.announce_at = None;
                 let announced = std::mem::take(&mut self.announced_before);
@@ -98,7 +107,8 @@ impl Content {
 
     pub fn completed(&mut self) {
         self.complete = true;
-        self.completed_here = true;
+        // To a tracker only the whole is complete (BEP 3).
+        self.completed_here = self.part.is_whole();
         self.problem = None;
         self.retry.succeeded();
         if self.phase == Phase::Filling {

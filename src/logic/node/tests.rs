@@ -6,6 +6,8 @@ use crate::logic::{hotlist::HotList, now::WallTime, units::Micros};
 const DAY: u64 = 86_400;
 const T0: u64 = 1_795_219_200;
 const QUOTA: u64 = 1000;
+/// As many looks at the list as it may take, by `policy`.
+const UNTIL_ANNOUNCED: u64 = 24 * 60;
 
 /// A node, a clock that the test moves, and everything that the node commanded.
 struct Bench {
@@ -132,7 +134,7 @@ fn policy() -> Policy {
 }
 
 fn stored(n: u8, size_bytes: u64, complete: bool) -> Stored {
-    Stored { infohash: hash(n), size_bytes, complete, pinned: false }
+    Stored { infohash: hash(n), size_bytes, complete, part: Part::whole(), pinned: false }
 }
 
 fn pinned(n: u8, size_bytes: u64) -> Stored {
@@ -141,7 +143,7 @@ fn pinned(n: u8, size_bytes: u64) -> Stored {
 
 fn fills(commands: &[Command]) -> Vec<Infohash> {
     let fill = |c: &Command| match c {
-        Command::Fill(entry) => Some(entry.infohash),
+        Command::Fill { entry, .. } => Some(entry.infohash),
         _ => None,
     };
     commands.iter().filter_map(fill).collect()
@@ -175,7 +177,7 @@ fn serves_at_start_what_the_remembered_list_still_leases() {
     let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
     let commands = bench.commands();
     assert!(commands.contains(&Command::Serve(hash(1))), "{commands:?}");
-    assert_eq!(announces(&bench.pass(0)), [AnnounceEvent::Started]);
+    assert_eq!(announces(&bench.pass(UNTIL_ANNOUNCED)), [AnnounceEvent::Started]);
 }
 
 #[test]
@@ -192,9 +194,9 @@ fn fills_nothing_new_on_a_list_whose_timestamp_has_expired() {
 fn ends_a_lease_by_itself_without_the_hub() {
     let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
     let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
-    bench.pass(0);
+    bench.pass(UNTIL_ANNOUNCED);
     bench.event(Event::Announced { infohash: hash(1), interval: Duration::from_secs(3600) });
-    let commands = bench.pass(7 * DAY - 10);
+    let commands = bench.pass(7 * DAY - 10 - UNTIL_ANNOUNCED);
     assert!(!commands.contains(&Command::Evict(hash(1))));
     let commands = bench.pass(20);
     assert!(commands.contains(&Command::Evict(hash(1))), "{commands:?}");
@@ -218,6 +220,15 @@ fn fills_again_what_comes_back_while_it_is_being_evicted() {
     bench.list(list(2, vec![]));
     assert_eq!(fills(&bench.list(list(3, vec![entry(1, 100)]))), []);
     assert_eq!(fills(&bench.event(Event::Evicted(hash(1)))), [hash(1)]);
+}
+
+#[test]
+fn fills_nothing_into_room_that_is_not_free_yet() {
+    let mut bench = Bench::new(vec![stored(1, QUOTA, true)], None);
+    let commands = bench.list(list(1, vec![entry(2, 100)]));
+    assert!(commands.contains(&Command::Evict(hash(1))));
+    assert_eq!(fills(&commands), []);
+    assert_eq!(fills(&bench.event(Event::Evicted(hash(1)))), [hash(2)]);
 }
 
 #[test]
@@ -272,18 +283,68 @@ fn pauses_at_once_and_goes_on_by_itself() {
     assert_eq!(bench.node.snapshot().allowance.pause, Pause::Off);
 }
 
-#[test]
-fn asks_a_dead_hub_ever_more_rarely() {
-    let mut bench = Bench::new(vec![], None);
-    let mut fetches = 0;
-    for _ in 0..60 {
-        let commands = bench.pass(60);
-        fetches += commands.iter().filter(|c| **c == Command::FetchList).count();
-        if commands.contains(&Command::FetchList) {
-            bench.event(Event::ListFailed);
+/// How often it looks at the list in an hour, if `answer` is what comes of it.
+fn looks_in_an_hour(bench: &mut Bench, answer: fn() -> Event) -> usize {
+    let mut looks = 0;
+    for _ in 0..3600 {
+        if bench.pass(1).contains(&Command::FetchList) {
+            looks += 1;
+            bench.event(answer());
         }
     }
-    assert!((10..=60).contains(&fetches), "{fetches} fetches in an hour");
+    looks
+}
+
+#[test]
+fn asks_a_dead_hub_hardly_more_often_than_a_living_one() {
+    let mut bench = Bench::new(vec![], None);
+    bench.list(list(1, vec![]));
+    let alive = looks_in_an_hour(&mut bench, || Event::ListUnchanged);
+    assert!((60..=120).contains(&alive), "every 30 to 60 seconds: {alive}");
+    let dead = looks_in_an_hour(&mut bench, || Event::ListFailed);
+    assert!((alive * 9 / 10..=alive * 13 / 10).contains(&dead), "{dead} against {alive}");
+}
+
+#[test]
+fn asks_again_at_once_whoever_holds_the_question() {
+    let mut bench = Bench::new(vec![], None);
+    bench.list(list(1, vec![]));
+    bench.event(Event::ListHeld(true));
+    assert!(looks_in_an_hour(&mut bench, || Event::ListUnchanged) > 1200);
+    let news = || Event::ListVerified {
+        list: list(1, vec![]),
+        policy: policy(),
+        valid_until: UnixSeconds(T0 + DAY),
+    };
+    let looks = looks_in_an_hour(&mut bench, news);
+    assert!((360..=720).contains(&looks), "not every second, whatever changes: {looks}");
+}
+
+#[test]
+fn a_revocation_needs_no_clock() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
+    let held = vec![stored(1, 100, true), pinned(2, 100)];
+    let mut bench = Bench::at(held, Some(followed), WallTime::Synced(UnixSeconds(T0)));
+    assert!(bench.commands().contains(&Command::Serve(hash(1))));
+    bench.now.wall = WallTime::Unsynced;
+    assert!(!bench.list(list(5, vec![entry(1, 100)])).contains(&Command::Evict(hash(1))));
+    let commands = bench.list(list(6, vec![]));
+    let evicted: Vec<_> = commands.iter().filter(|c| matches!(c, Command::Evict(_))).collect();
+    assert_eq!(evicted, [&Command::Evict(hash(1))]);
+}
+
+#[test]
+fn enrols_again_when_the_hub_has_forgotten_it() {
+    let mut bench = Bench::new(vec![], None);
+    bench.list(list(1, vec![]));
+    bench.pass(60);
+    bench.event(Event::NotEnrolled);
+    assert!(!bench.node.snapshot().enrolled);
+    let commands = bench.pass(900);
+    assert!(commands.contains(&Command::Enrol) && !commands.contains(&Command::Report));
+    bench.event(Event::Enrolled);
+    bench.event(Event::ReportsDelivered);
+    assert!(bench.pass(1000).contains(&Command::Report));
 }
 
 #[test]
@@ -301,7 +362,7 @@ fn announces_a_pin_only_while_the_list_leases_it_and_never_evicts_it() {
     let start = [bench.commands(), bench.pass(60)].concat();
     assert_eq!(announces(&start), []);
     bench.list(list(1, vec![entry(1, 100)]));
-    assert_eq!(announces(&bench.pass(0)), [AnnounceEvent::Started]);
+    assert_eq!(announces(&bench.pass(UNTIL_ANNOUNCED)), [AnnounceEvent::Started]);
     bench.event(Event::Announced { infohash: hash(1), interval: Duration::from_secs(3600) });
     let taken_off = bench.list(list(2, vec![]));
     assert_eq!(announces(&taken_off), [AnnounceEvent::Stopped]);

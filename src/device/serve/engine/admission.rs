@@ -168,6 +168,9 @@ impl Loop {
         };
         tracing::debug!(group = %connection.group, abuse = why.is_abuse(), "connection closed: {why}");
         connection.settle();
+        if why == Close::ContentRemoved {
+            connection.drop_unsent();
+        }
         self.measure_last(&mut connection);
         connection.settle_retransmissions(self.pacer_of(connection.class));
         book(&mut connection, &self.shelf, &mut self.usage, &self.stats);

@@ -11,7 +11,7 @@ use self::support::{
     Content, Fault, MemorySink, Origin, PIECE, Seeder, dead_peer, directory, gossip, single_file,
 };
 use super::*;
-use crate::logic::fault;
+use crate::logic::{fault, placement::Part};
 
 /// A fill that takes longer has hung: nothing in these tests waits for anything this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -169,6 +169,45 @@ async fn resumes_without_fetching_a_verified_piece_again() {
         assert_eq!(origin.served_bytes(), 19 * u64::from(PIECE), "{route:?}");
         assert_eq!(sink.data(), content.data);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brings_the_wanted_part_and_nothing_else() {
+    for route in BOTH {
+        let content = single_file(30 * u64::from(PIECE) - 7);
+        let origin = Origin::start(&content, Fault::None).await;
+        let sink = MemorySink::holding(&content, 3);
+        let part = Part::of(u64::from(PIECE)..u64::from(12 * PIECE) + 99);
+        let job = FillJob {
+            web_seeds: vec![origin.url()],
+            peers: route.peers(),
+            wanted: part.pieces(PIECE, content.total()),
+            ..content.job(&sink)
+        };
+        let outcome = Bench::new().fill(job).await.expect("fills");
+        let bytes = 9 * u64::from(PIECE);
+        assert_eq!(outcome, FillOutcome { web_seed_bytes: bytes, peer_bytes: 0 }, "{route:?}");
+        assert_eq!(origin.served_bytes(), bytes, "{route:?}");
+        assert_eq!(sink.have().iter_held().collect::<Vec<_>>(), (0..12).collect::<Vec<_>>());
+
+        // It grows later, and ends with the content's short last piece.
+        let outcome =
+            Bench::new().fill_from(route, &content, &sink, &[&origin]).await.expect("fills");
+        assert_eq!(outcome.web_seed_bytes, 18 * u64::from(PIECE) - 7, "{route:?}");
+        assert_eq!(sink.data(), content.data, "{route:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn takes_a_part_from_another_device_too() {
+    let content = single_file(30 * u64::from(PIECE));
+    let seeder = Seeder::start(&content, false).await;
+    let sink = MemorySink::new(&content);
+    let wanted = Part::of(0..u64::from(9 * PIECE)).pieces(PIECE, content.total());
+    let job = FillJob { peers: vec![seeder.address], wanted, ..content.job(&sink) };
+    let outcome = Bench::new().fill(job).await.expect("fills");
+    assert_eq!(outcome, FillOutcome { web_seed_bytes: 0, peer_bytes: u64::from(9 * PIECE) });
+    assert_eq!(sink.have().held(), 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -336,7 +375,7 @@ fn touches_neither_verified_pieces_nor_anything_after_the_end() {
     let mut have = Bitfield::empty(3);
     have.set(1);
     let at = u64::from(PIECE);
-    let progress = Progress::new(content.metainfo.clone(), have, sink.clone());
+    let progress = Progress::new(content.metainfo.clone(), have, Bitfield::full(3), sink.clone());
     assert!(progress.write_at(0, &[1; 10]).is_ok());
     assert!(progress.write_at(at, &[]).is_ok());
     for (offset, length) in [(at, 1), (at - 1, 2), (2 * at - 1, 5), (0, 3 * PIECE as usize)] {

@@ -76,6 +76,7 @@ impl Content {
             web_seeds: vec![],
             peers: vec![],
             have: sink.have(),
+            wanted: Bitfield::full(self.metainfo.piece_count()),
             sink: sink.clone(),
         }
     }
