@@ -162,10 +162,11 @@ impl Daemon {
                     let (held, wall) = (self.node.list().cloned(), self.clock.now().wall);
                     tokio::spawn(tasks::fetch_list(context, held, wall));
                 }
-                Command::Fill { entry, part } => {
+                Command::Fill { entry, part, bytes_max } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
                     let now = now.unwrap_or_default();
-                    let fill = filling::fill(context, entry, part, now, cancel.clone());
+                    let fill =
+                        filling::fill(context, entry, (part, bytes_max), now, cancel.clone());
                     self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
                 Command::Serve(infohash) => self.serve(infohash),
@@ -300,6 +301,7 @@ impl Daemon {
                 );
             }
             Wish::Limit(limit) => Event::LimitSet { egress_bytes_per_second_max: limit },
+            Wish::Removal(request) => self.removal(request)?,
             Wish::Pause(PauseRequest::Off) => Event::PauseSet(Pause::Off),
             Wish::Pause(PauseRequest::UntilResumed) => Event::PauseSet(Pause::UntilResumed),
             Wish::Pause(PauseRequest::For { seconds }) => {

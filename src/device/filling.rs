@@ -38,12 +38,12 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn fill(
     context: Context,
     entry: Entry,
-    part: Part,
+    (part, bytes_max): (Part, u64),
     now: UnixSeconds,
     cancel: CancellationToken,
 ) {
     let infohash = entry.infohash;
-    match try_fill(&context, entry, part, now, cancel.clone()).await {
+    match try_fill(&context, entry, (part, bytes_max), now, cancel.clone()).await {
         Ok(()) => {
             tracing::info!(%infohash, "filled and verified");
             context.event(Event::FillCompleted(infohash)).await;
@@ -60,7 +60,7 @@ pub async fn fill(
 async fn try_fill(
     context: &Context,
     entry: Entry,
-    part: Part,
+    (part, bytes_max): (Part, u64),
     now: UnixSeconds,
     cancel: CancellationToken,
 ) -> Result<(), (String, bool)> {
@@ -80,7 +80,9 @@ async fn try_fill(
     let stored =
         context.stored(move |store| store.stored_content(infohash)).await.map_err(local)?;
     let have = stored.map_or_else(|| Bitfield::empty(metainfo.piece_count()), |s| s.have);
-    let wanted = part.pieces(metainfo.piece_length, metainfo.total_bytes);
+    let all = part.pieces(metainfo.piece_length, metainfo.total_bytes);
+    let wanted = affordable(&all, &have, bytes_max, &metainfo);
+    let within_budget = wanted == all;
     context
         .tell(Message::Servable(Servable {
             infohash,
@@ -112,7 +114,27 @@ async fn try_fill(
         wanted,
         sink: Arc::clone(&sink) as Arc<dyn PieceSink>,
     };
-    run(context, job, &sink, cancel).await
+    run(context, job, &sink, cancel).await?;
+    match within_budget {
+        true => Ok(()),
+        false => Err(("the owner's budget for fills is used up; the rest waits".into(), true)),
+    }
+}
+
+/// Of the pieces that are wanted, those that are there and as many more as the budget allows.
+fn affordable(wanted: &Bitfield, have: &Bitfield, bytes_max: u64, metainfo: &Metainfo) -> Bitfield {
+    let mut left = bytes_max;
+    let mut affordable = Bitfield::empty(wanted.pieces());
+    for piece in wanted.iter_held() {
+        let bytes = metainfo.piece_bytes(piece).map_or(0, u64::from);
+        match left.checked_sub(bytes) {
+            _ if have.has(piece) => {}
+            Some(rest) => left = rest,
+            None => continue,
+        }
+        affordable.set(piece);
+    }
+    affordable
 }
 
 async fn run(

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::{bookkeeping::Saved, gateway::Destinations, serve::Servable, swarm::FillSource};
 use crate::{
     api::{
-        admin::{PauseRequest, Status},
+        admin::{PauseRequest, RemovalRequest, Status},
         hub::Statement,
     },
     logic::{infohash::Infohash, node::Event, now::UnixSeconds, usage::UsageDelta},
@@ -59,6 +59,7 @@ pub enum Message {
 pub enum Wish {
     Limit(u64),
     Pause(PauseRequest),
+    Removal(RemovalRequest),
 }
 
 pub type Answer = oneshot::Sender<Result<Status, String>>;

@@ -19,6 +19,7 @@ mod message;
 mod observe;
 mod open_files;
 mod owner;
+mod placing;
 mod preload;
 pub mod serve;
 mod start;

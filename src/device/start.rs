@@ -31,6 +31,7 @@ use super::{
     message::Message,
     observe, open_files,
     owner::{OwnerBackend, StoredCredentials, setup_code},
+    placing,
     serve::{Engine, OpenContent, ServeSettings},
     status::{self, EgressHistory},
     store::{Store, StoreError},
@@ -127,7 +128,7 @@ impl Daemon {
         let (status, seen) = watch::channel(empty_status(&config));
         let admin_url = start_admin(&config, &store, messages.clone(), seen).await?;
         observe::start(&config.data_dir, status.subscribe())?;
-        let (followed, node) = node(&config, &store, now)?;
+        let (followed, node) = node(&config, &store, &identity.device, now)?;
         let context = Context {
             identity,
             http,
@@ -231,6 +232,7 @@ type Followed = (HotList, Policy, UnixSeconds);
 fn node(
     config: &DeviceConfig,
     store: &Store,
+    device: &str,
     now: Now,
 ) -> Result<(Option<Followed>, Node<StdRng>), DaemonError> {
     let list = store.setting::<HotList>(setting::LIST)?;
@@ -261,10 +263,11 @@ fn node(
         enrolled: store.setting::<bool>(setting::ENROLLED)?.unwrap_or(false),
         allowance,
         line_traffic: line::line_traffic(store.setting(setting::LINE_TRAFFIC)?.unwrap_or_default()),
+        placing: placing::placing(config, store, device)?,
     };
     let stored = store.contents()?.into_iter().map(|c| Stored {
         infohash: c.infohash,
-        size_bytes: c.total_bytes,
+        size_bytes: c.wanted_bytes(),
         complete: c.is_complete(),
         part: c.part,
         pinned: c.pinned,

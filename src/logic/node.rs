@@ -4,6 +4,7 @@
 //! what came of them.
 
 mod content;
+mod placing;
 mod revocation;
 mod rhythm;
 mod task;
@@ -15,6 +16,7 @@ use std::{
 
 use rand::Rng;
 
+pub use self::placing::{Placing, UNWANTED_MAX};
 use self::{content::Content, task::Task};
 use super::{
     governor::{
@@ -23,8 +25,8 @@ use super::{
     },
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
-    now::{Monotonic, Now, UnixSeconds},
-    placement::{self, Held, Here, Part},
+    now::{Monotonic, Now, UnixSeconds, WallTime},
+    placement::{self, Held, Here, Part, Refusal},
 };
 
 /// First wait and longest wait after a failed fill. Waits are drawn at random below the bound.
@@ -66,6 +68,13 @@ pub enum Event {
         egress_bytes_per_second_max: u64,
     },
     PauseSet(Pause),
+    /// The owner takes a content off this device, or lets it come back.
+    Removal {
+        infohash: Infohash,
+        removed: bool,
+    },
+    /// Payload that peers took since the last time.
+    Served(Vec<(Infohash, u64)>),
     /// Once a second: what has left and what has come.
     Counted(Counters),
 }
@@ -79,6 +88,8 @@ pub enum Command {
     Fill {
         entry: Entry,
         part: Part,
+        /// What the owner's budgets leave for it; the rest waits.
+        bytes_max: u64,
     },
     Serve(Infohash),
     /// Stop filling and serving it, then delete it.
@@ -110,6 +121,7 @@ pub struct Settings {
     pub allowance: allowance::Settings,
     /// What the line carried before the restart.
     pub line_traffic: Traffic,
+    pub placing: Placing,
 }
 
 /// A content as the store found it at start.
@@ -137,6 +149,7 @@ pub enum Phase {
 /// See the module's first lines.
 pub struct Node<R> {
     quota_bytes: u64,
+    placing: Placing,
     enrolled: bool,
     rng: R,
     list: Option<HotList>,
@@ -145,7 +158,7 @@ pub struct Node<R> {
     policy: Option<Policy>,
     valid_until: Option<UnixSeconds>,
     contents: BTreeMap<Infohash, Content>,
-    refused: BTreeMap<Infohash, String>,
+    refused: BTreeMap<Infohash, Refusal>,
     commands: VecDeque<Command>,
     enrol: Task,
     fetch: Task,
@@ -161,6 +174,8 @@ pub struct ContentSnapshot {
     pub entry: Option<Entry>,
     pub phase: Phase,
     pub problem: Option<String>,
+    /// Why it is not filled, by the owner's own rules.
+    pub waits: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -198,6 +213,7 @@ impl<R: Rng> Node<R> {
             governor: Governor::new(settings.allowance, traffic, now)
                 .with_line(settings.line_traffic, now),
             quota_bytes: settings.quota_bytes,
+            placing: settings.placing,
             enrolled: settings.enrolled,
             rng,
         };
@@ -267,7 +283,14 @@ impl<R: Rng> Node<R> {
                 self.governor.handle_limit(egress_bytes_per_second_max, now);
             }
             Event::PauseSet(pause) => self.governor.handle_pause(pause, now),
-            Event::Counted(counters) => self.governor.handle_counters(counters, now),
+            Event::Removal { infohash, removed } => self.remove(infohash, removed, now),
+            Event::Served(egress) => self.served(&egress, at),
+            Event::Counted(counters) => {
+                self.governor.handle_counters(counters, now);
+                if self.placing.may_go_on(self.governor.traffic(), now.wall) {
+                    self.replan(now);
+                }
+            }
         }
         self.push_allowance();
     }
@@ -318,13 +341,15 @@ impl<R: Rng> Node<R> {
             entry: c.entry.clone(),
             phase: c.phase,
             problem: c.problem.clone(),
+            waits: self.placing.waits_for(c),
         });
         let refused = self.refused.iter().filter(|(i, _)| !self.contents.contains_key(i)).map(
-            |(infohash, problem)| ContentSnapshot {
+            |(infohash, refusal)| ContentSnapshot {
                 infohash: *infohash,
                 entry: self.list.as_ref().and_then(|l| l.entry(*infohash)).cloned(),
                 phase: Phase::Waiting,
-                problem: Some(problem.clone()),
+                problem: refusal.is_problem().then(|| refusal.to_string()),
+                waits: (!refusal.is_problem()).then(|| refusal.to_string()),
             },
         );
         Snapshot {
@@ -374,22 +399,30 @@ impl<R: Rng> Node<R> {
         self.leave_what_is_revoked(now.wall);
         let Some(list) = &self.list else { return };
         let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
-        let held: Vec<Held> = staying.map(|(i, c)| c.held(*i)).collect();
+        let held: Vec<Held> = staying.map(|(i, c)| c.held(*i, now.monotonic)).collect();
         let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
         // What is on its way out still takes up room.
         let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
-        let here = Here::with_quota(self.quota_bytes.saturating_sub(leaving_bytes));
+        let here = Here {
+            tag: self.placing.tag,
+            quota_bytes: self.quota_bytes.saturating_sub(leaving_bytes),
+            prices: self.policy.as_ref().map(|policy| &policy.price_per_gb),
+            unwanted: Some(&self.placing.unwanted),
+        };
         let plan = placement::plan(list, &held, &here, now.wall);
         let entries: BTreeMap<Infohash, Entry> =
             list.entries.iter().map(|e| (e.infohash, e.clone())).collect();
-        self.refused = plan.refused.iter().map(|(i, why)| (*i, why.to_string())).collect();
+        // A list names thousands of contents that are for others.
+        let concerns = plan.refused.iter().filter(|(_, why)| *why != Refusal::Elsewhere);
+        self.refused = concerns.copied().collect();
         for infohash in &plan.evict {
             self.leave(*infohash);
         }
         self.contents.retain(|infohash, c| c.stored || plan.fills(*infohash).is_some());
-        for placement::Fill { infohash, .. } in &plan.fill {
+        for placement::Fill { infohash, part } in &plan.fill {
             let Some(entry) = entries.get(infohash) else { continue };
-            self.contents.entry(*infohash).or_insert_with(|| Content::wanted(entry));
+            let wanted = || Content::wanted(entry);
+            self.contents.entry(*infohash).or_insert_with(wanted).want(*part, entry);
         }
         let announce_at = self.first_announce(now.monotonic);
         for (infohash, content) in &mut self.contents {
@@ -442,7 +475,12 @@ impl<R: Rng> Node<R> {
     /// One fill at a time, in the plan's order: a home line finishes one sooner than two.
     fn start_next_fill(&mut self, order: &[placement::Fill], wall: UnixSeconds, at: Monotonic) {
         let list_is_fresh = self.valid_until.is_some_and(|end| wall < end);
-        if self.fill_running.is_some() || !list_is_fresh {
+        if self.fill_running.is_some() || !list_is_fresh || order.is_empty() {
+            return;
+        }
+        let traffic = self.governor.traffic();
+        let bytes_max = self.placing.fill_bytes_left(traffic, WallTime::Synced(wall));
+        if bytes_max == 0 {
             return;
         }
         // What the plan gives up takes up room until it is gone.
@@ -459,7 +497,7 @@ impl<R: Rng> Node<R> {
             content.stored = true;
             content.retry_at = None;
             self.fill_running = Some(*infohash);
-            self.commands.push_back(Command::Fill { entry, part: content.part });
+            self.commands.push_back(Command::Fill { entry, part: content.part, bytes_max });
             return;
         }
     }

@@ -13,7 +13,7 @@ use larder::logic::{
     governor::allowance::{self, Traffic},
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
-    node::{Command, Event, Node, Settings, Stored},
+    node::{Command, Event, Node, Placing, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
     placement::Part,
 };
@@ -119,6 +119,7 @@ impl Fleet {
                 enrolled: true,
                 allowance: allowance::Settings::with_limit(1_000_000),
                 line_traffic: Traffic::default(),
+                placing: Placing::default(),
             };
             let held = (0..CONTENTS).map(|n| Stored {
                 infohash: Infohash([n; 20]),

@@ -14,7 +14,7 @@ use larder::logic::{
     governor::allowance::{self, Traffic},
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
-    node::{Command, Event, Node, Settings, Stored},
+    node::{Command, Event, Node, Placing, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
     placement::Part,
     units::Micros,
@@ -361,6 +361,7 @@ fn node(stored: &BTreeMap<Infohash, Bitfield>, day: u64, now: Now) -> Node<Small
         enrolled: true,
         allowance: allowance::Settings::with_limit(2_500_000),
         line_traffic: allowance::Traffic::default(),
+        placing: Placing::default(),
     };
     let stored = stored.iter().map(|(infohash, have)| Stored {
         infohash: *infohash,

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use super::{AdminSettings, Backend, Credentials, MAX_STREAMS, router};
 use crate::{
-    api::admin::{CacheView, Earnings, HubView, PauseRequest, PauseView, State, Status},
+    api::admin::{CacheView, Earnings, HubView, PauseRequest, RemovalRequest, PauseView, State, Status},
     logic::{governor::allowance::Reason, login_guard::FREE_TRIES, units::Micros},
 };
 
@@ -63,6 +63,12 @@ impl Backend for Device {
         }
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.change(|s| s.egress_bytes_per_second_max = bytes_per_second);
+        Ok(self.status.lock().borrow().clone())
+    }
+
+    async fn remove(&self, request: RemovalRequest) -> Result<Status, String> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.change(|s| s.problem = Some(request.infohash.to_string()));
         Ok(self.status.lock().borrow().clone())
     }
 

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use super::{AnnounceEvent, Command, FILL_RETRY, Phase, Stored};
+use super::{
+    AnnounceEvent, Command, FILL_RETRY, Phase, Stored,
+    placing::{Seen, bytes_of},
+};
 use crate::logic::{
     backoff::Backoff,
     hotlist::Entry,
@@ -24,6 +27,8 @@ pub(super) struct Content {
     pub part: Part,
     pub pinned: bool,
     pub problem: Option<String>,
+    /// What peers here took of it, since this process has served it.
+    pub seen: Option<Seen>,
     pub retry: Backoff,
     pub retry_at: Option<Monotonic>,
     /// As the tracker said.
@@ -59,6 +64,7 @@ impl Content {
             part: Part::whole(),
             pinned: false,
             problem: None,
+            seen: None,
             retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
             retry_at: None,
             announce_interval: None,
@@ -69,14 +75,27 @@ impl Content {
         }
     }
 
-    pub fn held(&self, infohash: Infohash) -> Held {
+    /// The plan wants this part of it. What is held grows, and goes on being served meanwhile.
+    pub fn want(&mut self, part: Part, entry: &Entry) {
+        if self.part == part || self.phase == Phase::Filling {
+            return;
+        }
+        self.part = part;
+        self.size_bytes = bytes_of(part, entry.size_bytes);
+        self.complete = false;
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Waiting;
+        }
+    }
+
+    pub fn held(&self, infohash: Infohash, at: Monotonic) -> Held {
         Held {
             infohash,
             size_bytes: self.size_bytes,
-            part: Part::whole(),
+            part: self.part,
             complete: self.complete,
             pinned: self.pinned,
-            egress_bytes_per_second: None,
+            egress_bytes_per_second: self.seen.and_then(|seen| seen.bytes_per_second(at)),
         }
     }
 

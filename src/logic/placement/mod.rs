@@ -105,6 +105,13 @@ pub enum Refusal {
     Removed,
 }
 
+impl Refusal {
+    /// Somebody should do something about it; the rest is as the owner and the operator want it.
+    pub fn is_problem(self) -> bool {
+        !matches!(self, Refusal::NoRoom | Refusal::Elsewhere | Refusal::Removed)
+    }
+}
+
 /// Without a known time nothing new is filled, and nothing held is given up.
 pub fn plan(list: &HotList, held: &[Held], here: &Here, now: WallTime) -> Plan {
     let held: BTreeMap<Infohash, Held> = held.iter().map(|h| (h.infohash, *h)).collect();

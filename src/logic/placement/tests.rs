@@ -139,6 +139,67 @@ fn gives_up_listed_content_when_a_pin_needs_its_room() {
     assert_eq!((filled(&plan), plan.evict), (vec![], vec![hash(2)]));
 }
 
+#[test]
+fn the_list_says_who_holds_which_part() {
+    let shared = Entry { holders: vec![vec![5], vec![7, 8]], ..entry(1, 101, 1.0) };
+    let list = list(vec![shared.clone()]);
+    assert_eq!(share(&list, &shared, 5), Some(Part::of(0..50)));
+    assert_eq!(share(&list, &shared, 8), Some(Part::of(50..101)));
+    assert_eq!(share(&list, &shared, 6), None);
+    let here = Here { tag: Some(8), ..quota(60) };
+    let plan = plan(&list, &[], &here, NOW);
+    assert_eq!(plan.fill, [Fill { infohash: hash(1), part: Part::of(50..101) }]);
+}
+
+#[test]
+fn about_as_many_devices_hold_a_content_as_there_should_be_replicas() {
+    let mut list = list((1..=200).map(|n| entry(n, 10, 1.0)).collect());
+    list.devices = Some(1000);
+    for entry in &mut list.entries {
+        entry.replicas = 50;
+    }
+    let holders = |e: &Entry| (0..1000).filter(|tag| share(&list, e, *tag).is_some()).count();
+    let counts: Vec<usize> = list.entries.iter().map(holders).collect();
+    let mean = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
+    assert!((48.0..52.0).contains(&mean), "{mean}");
+    assert!(counts.iter().all(|count| (20..90).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn keeps_a_copy_too_many_only_while_there_is_room() {
+    let elsewhere = Entry { holders: vec![vec![5]], ..entry(1, 60, 9.0) };
+    let ours = Entry { holders: vec![vec![7]], ..entry(2, 60, 1.0) };
+    let here = |quota_bytes| Here { tag: Some(7), ..quota(quota_bytes) };
+    let held = [held(1, 60, true)];
+    let roomy = plan(&list(vec![elsewhere.clone(), ours.clone()]), &held, &here(120), NOW);
+    assert_eq!((filled(&roomy), roomy.evict), (vec![hash(2)], vec![]));
+    let tight = plan(&list(vec![elsewhere, ours]), &held, &here(100), NOW);
+    assert_eq!((filled(&tight), tight.evict), (vec![hash(2)], vec![hash(1)]));
+}
+
+#[test]
+fn what_earns_more_and_what_peers_here_ask_for_comes_first() {
+    let gold = Entry { price_class: "gold".into(), ..entry(1, 100, 1.0) };
+    let prices = [("gold".to_owned(), Micros(300)), ("standard".to_owned(), Micros(100))].into();
+    let here = Here { prices: Some(&prices), ..quota(100) };
+    let plan_of =
+        |entries: Vec<Entry>, held: &[Held], here: &Here| plan(&list(entries), held, here, NOW);
+    assert_eq!(filled(&plan_of(vec![entry(2, 100, 2.0), gold], &[], &here)), [hash(1)]);
+
+    let seen = |n, egress| Held { egress_bytes_per_second: Some(egress), ..held(n, 50, true) };
+    let both = [seen(1, 9.0), seen(2, 1.0)];
+    let entries = vec![entry(1, 50, 1.0), entry(2, 50, 1.2)];
+    assert_eq!(plan_of(entries, &both, &quota(50)).evict, [hash(2)]);
+}
+
+#[test]
+fn a_lease_that_is_about_to_end_is_not_worth_a_fill() {
+    let WallTime::Synced(now) = NOW else { panic!("known") };
+    let ending = Entry { lease_end: UnixSeconds(now.0 + 3600), ..entry(1, 100, 3.0) };
+    let plan = plan(&list(vec![ending, entry(2, 100, 1.0)]), &[], &quota(100), NOW);
+    assert_eq!(filled(&plan), [hash(2)]);
+}
+
 /// Contents numbered without repeats, some of them held, sizes and scores small enough to tie often.
 fn situation() -> impl Strategy<Value = (Vec<Entry>, Vec<Held>, u64)> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());

@@ -392,6 +392,12 @@ fn load(worth: &Worth, placed: &Placed) -> f64 {
     worth.bytes_per_second / placed.copies.len().max(usize::from(placed.parts)) as f64
 }
 
+/// From the device's public key, as the hub and the device itself know it.
+pub fn tag_of(device_key: &str) -> DeviceTag {
+    let folded = device_key.bytes().fold(0, |word, byte| mix(word ^ u64::from(byte)));
+    (folded >> 32) as DeviceTag
+}
+
 /// Rendezvous hashing: every device draws a number for each content, and the lowest ones are chosen.
 /// A device that joins or leaves changes nobody else's number.
 pub fn rendezvous(infohash: Infohash, tag: DeviceTag) -> u64 {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 pub use self::fleet::{
     Change, Device, DeviceTag, Fleet, PARTS_MAX, part_bytes, part_range, parts_for, rendezvous,
+    tag_of,
 };
 use self::{
     curve::DailyCurve,
