@@ -62,6 +62,11 @@ tests: ## All Rust tests: units, architecture, and the programs with real client
 e2e: ## Only the tests of whole programs with real clients.
 	$(NEXTEST) -E 'not ($(FAST))' $(ARGS)
 
+.PHONY: crash
+crash: ## Kill larderd 1,000 times, and cut its power 1,000 times (20 minutes). CI does fewer.
+	LARDER_CRASH_POINTS=1000 LARDER_TORN_POINTS=1000 $(NEXTEST) --profile long \
+		--test crash --test torn --no-capture $(ARGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for a bounded time each (FUZZ_SECONDS=120); needs a nightly compiler. TARGETS="mse session" chooses.
 	@scripts/fuzz $(TARGETS)
@@ -102,6 +107,11 @@ bench-household: bench-check ## What a household notices of Larder, as root; wri
 .PHONY: bench-check
 bench-check: ## Unit tests of how the household bench reckons.
 	python3 -m unittest discover -q -s benches/household
+
+.PHONY: bench-flash
+bench-flash: ## Measure what the ledger costs the flash, as root (17 minutes); docs/adr/0025 is about it.
+	cargo build --locked --release --example wear
+	benches/flash/run.sh $(abspath $(TARGET_DIR))/release/examples/wear $(ARGS)
 
 .PHONY: bench-hostile
 bench-hostile: ## Measure what honest peers notice of hostile ones, as root; writes docs/hostile.md (5 minutes).

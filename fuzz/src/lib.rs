@@ -14,6 +14,7 @@ pub mod mse;
 pub mod observer;
 pub mod policy;
 pub mod session;
+pub mod tracker;
 
 /// Whether the parser took the bytes for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

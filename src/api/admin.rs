@@ -73,6 +73,9 @@ pub struct Status {
     pub state: State,
     /// When the state has a cause that someone can act on: one English sentence.
     pub problem: Option<String>,
+    /// All of them, the most urgent first.
+    #[serde(default)]
+    pub problems: Vec<String>,
     pub pause: PauseView,
     /// On the wire to the internet.
     pub egress_bytes_per_second: u64,
@@ -92,7 +95,18 @@ pub struct Status {
     pub peers_connected: u32,
     pub earnings: Earnings,
     pub cache: CacheView,
+    #[serde(default)]
+    pub storage: StorageView,
     pub hub: HubView,
+}
+
+/// How the disk and what is on it are, since `larderd` started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageView {
+    /// Pieces that were found damaged, and so were not served until they were filled again.
+    pub pieces_damaged_total: u64,
+    /// Contents whose file was gone.
+    pub contents_lost_total: u64,
 }
 
 /// One word for the whole device; the page has a sentence and a colour for each.

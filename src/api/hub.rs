@@ -71,7 +71,19 @@ pub struct Report {
     /// SHA-256 (hex) of the previous report's payload; 64 zeros for the first.
     pub previous_hash: String,
     pub created_at: UnixSeconds,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<LedgerHead>,
     pub lines: Vec<UsageLine>,
+}
+
+/// The last entry of the chain that a device keeps over its ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerHead {
+    pub entries: u64,
+    /// SHA-256, hex.
+    pub hash: String,
+    /// How often the device has found its ledger changed by something else.
+    pub breaks: u64,
 }
 
 /// More than a fleet's largest cache serves in one interval; a longer ledger goes in several reports.

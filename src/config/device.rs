@@ -12,7 +12,7 @@ use crate::logic::{
         allowance::{self, Asymmetry, DAY_NAMES, Schedule, UTC_OFFSET_MINUTES},
     },
     placement::{Budgets, FLASH_BYTES_PER_DAY_DEFAULT, FLASH_PERCENT_OF_EGRESS_DEFAULT},
-    units::{GIB, MIB},
+    units::{GIB, KIB, MIB},
 };
 
 /// One holds a descriptor and some kilobytes of the kernel's memory; beyond these, it is a typing
@@ -111,6 +111,8 @@ pub struct Caps {
 pub struct Cache {
     pub quota_bytes: u64,
     pub reserve_bytes: u64,
+    /// Zero is no scrub.
+    pub scrub_bytes_per_second: u64,
     /// Zero is no budget, here and below.
     pub fill_bytes_per_day_max: u64,
     pub ingress_bytes_per_month_max: u64,
@@ -310,6 +312,7 @@ impl Default for Cache {
         Cache {
             quota_bytes: 16 * GIB,
             reserve_bytes: 512 * MIB,
+            scrub_bytes_per_second: 256 * KIB,
             fill_bytes_per_day_max: 0,
             ingress_bytes_per_month_max: 0,
             flash_bytes_per_day_max: FLASH_BYTES_PER_DAY_DEFAULT,

@@ -5,16 +5,20 @@
 use std::time::Duration;
 
 use super::{
+    clock::Clock,
     daemon::Daemon,
     message::Message,
     serve::ServeStats,
-    store::{Store, StoreError},
+    store::{LedgerBreak, Store, StoreError},
     tasks::ReportTime,
 };
-use crate::logic::{
-    ledger::dating::{KnownTime, Stamp},
-    now::Monotonic,
-    usage::{UsageDelta, UsageLine},
+use crate::{
+    api::signed::SigningKey,
+    logic::{
+        ledger::dating::{KnownTime, Stamp},
+        now::Monotonic,
+        usage::{UsageDelta, UsageLine},
+    },
 };
 
 /// While there is something to count, it is taken and kept this often: with what the rounds take
@@ -35,6 +39,7 @@ pub struct Bookkeeping {
     unsynced_since: Option<Monotonic>,
     /// The engine's counters when its usage was last taken.
     asked_at: ServeStats,
+    ledger_break: Option<LedgerBreak>,
     save_problem: Option<String>,
     sync_problem: Option<String>,
 }
@@ -57,6 +62,18 @@ pub struct Saved {
 }
 
 impl Bookkeeping {
+    /// Looks whether the ledger is as `key` left it, and forgets what is old where nobody is paid.
+    pub fn open(store: &Store, key: &SigningKey, clock: &Clock) -> Result<Bookkeeping, StoreError> {
+        let ledger_break = store.verify_ledger(&key.public_hex())?;
+        if let Some(found) = ledger_break {
+            tracing::error!("{found}");
+        }
+        if let Some(known) = clock.known() {
+            store.prune(known.now.hour(), |_| !clock.has_operator())?;
+        }
+        Ok(Bookkeeping { ledger_break, ..Bookkeeping::default() })
+    }
+
     /// Nothing is waiting to be written.
     pub fn is_quiet(&self, stats: ServeStats) -> bool {
         let idle = !self.saving && !self.syncing && self.unsynced_since.is_none();
@@ -65,12 +82,14 @@ impl Bookkeeping {
 
     /// For the owner's page.
     pub fn problem(&self) -> Option<String> {
-        let first = self.save_problem.as_ref().or(self.sync_problem.as_ref())?;
-        Some(format!("cannot write the ledger: {first}"))
+        match self.save_problem.as_ref().or(self.sync_problem.as_ref()) {
+            Some(problem) => Some(format!("cannot write the ledger: {problem}")),
+            None => self.ledger_break.map(|found| found.to_string()),
+        }
     }
 
     fn log(&self, problem: &str) {
-        if self.problem().is_none() {
+        if self.save_problem.is_none() && self.sync_problem.is_none() {
             tracing::error!("cannot write the ledger, will go on trying: {problem}");
         }
     }
@@ -100,6 +119,7 @@ impl Daemon {
                 self.bookkeeping.unsaved.extend(deltas);
             }
         }
+        self.sync();
     }
 
     pub(super) fn handle_synced(&mut self, result: Result<(), String>) {

@@ -31,6 +31,11 @@ impl Clock {
         Clock { start: Instant::now(), boot, booted_before, keeper }
     }
 
+    /// Somebody pays, and says what time it is.
+    pub fn has_operator(&self) -> bool {
+        self.keeper.lock().has_operator()
+    }
+
     pub fn now(&self) -> Now {
         let monotonic = self.monotonic();
         Now { monotonic, wall: self.keeper.lock().wall(system_time(), monotonic) }

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     api::{
-        admin::{Earnings, PauseRequest, PauseView, Status},
+        admin::{Earnings, PauseRequest, PauseView, Status, StorageView},
         endpoints::{ENDPOINTS_FILE, STATUS_SOCKET},
     },
     config::device::DeviceConfig,
@@ -101,6 +101,7 @@ pub struct Daemon {
     pub(super) last_contact: Option<UnixSeconds>,
     pub(super) hub_problems: BTreeMap<Topic, String>,
     pub(super) store_problem: Option<String>,
+    pub(super) storage: StorageView,
     pub(super) peer_port: u16,
 }
 
@@ -227,6 +228,7 @@ impl Daemon {
             }
             Message::Saved(result) => self.handle_saved(result),
             Message::Synced(result) => self.handle_synced(result),
+            Message::Found(found) => self.handle_found(found),
             Message::Reported { reported_bytes, pending } => {
                 self.books.reported_bytes = reported_bytes;
                 self.books.reports_pending = pending;
@@ -242,6 +244,7 @@ impl Daemon {
     /// Once a second unless it is quiet: the ledger, the graph, the page.
     pub(super) fn tick(&mut self) {
         self.keep_books();
+        self.context.keeper.look();
         let now = self.clock.now();
         self.count(now);
         let stats = self.engine.stats();
@@ -333,6 +336,7 @@ impl Daemon {
         match servable {
             Ok(Some(servable)) => {
                 self.engine.send(ServeCommand::Add(servable));
+                self.context.keeper.guard(infohash);
                 self.weigh(infohash);
             }
             Ok(None) => tracing::error!(%infohash, "cannot serve: the store does not know it"),
@@ -341,16 +345,20 @@ impl Daemon {
     }
 
     /// The fill ends first: what it still had to record must not be said of a later fill's file.
-    fn evict(&mut self, infohash: Infohash) {
+    pub(super) fn evict(&mut self, infohash: Infohash) {
         let fill = self.fill.take_if(|fill| fill.infohash == infohash);
         self.engine.send(ServeCommand::Remove { infohash });
+        self.context.keeper.forget(infohash);
         let context = self.context.clone();
         tokio::spawn(async move {
             if let Some(fill) = fill {
                 fill.stop().await;
             }
             let store = context.store.clone();
-            match tokio::task::spawn_blocking(move || store.remove(infohash)).await {
+            let removed = tokio::task::spawn_blocking(move || store.remove(infohash)).await;
+            // A fill that has ended only now may have had it kept again.
+            context.keeper.forget(infohash);
+            match removed {
                 Ok(Ok(())) => tracing::info!(%infohash, "evicted"),
                 Ok(Err(error)) => tracing::error!(%infohash, "cannot evict: {error}"),
                 Err(error) => tracing::error!(%infohash, "cannot evict: {error}"),
@@ -415,6 +423,7 @@ impl Daemon {
             hub_problem: self.hub_problems.values().next().cloned(),
             line_problem: self.auto.as_ref().and_then(|auto| auto.view().problem),
             store_problem: self.bookkeeping.problem().or_else(|| self.store_problem.clone()),
+            storage: self.storage,
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,
             holding: &|infohash| {

@@ -67,12 +67,15 @@ async fn try_fill(
     let local = |e: UpstreamError| (e.to_string(), true);
     let infohash = entry.infohash;
     let (metainfo, torrent_bytes) = metainfo(context, &entry).await?;
-    let (part, content) = {
+    // The loan ends after all that has the file open.
+    let (_loan, part, content) = {
         let (metainfo, torrent_bytes) = (Arc::clone(&metainfo), torrent_bytes.clone());
+        let keeper = context.keeper.clone();
         context
             .stored(move |store| {
+                let loan = keeper.lend(infohash);
                 let part = store.begin(&metainfo, &torrent_bytes, part)?;
-                Ok((part, store.content(infohash)?))
+                Ok((loan, part, store.content(infohash)?))
             })
             .await
             .map_err(local)?
@@ -157,7 +160,18 @@ async fn run(
     };
     let recorded = sink.record_off_thread().await;
     outcome.map_err(|e| (e.to_string(), e.is_retryable()))?;
-    recorded.map_err(|e| (e.to_string(), true))
+    recorded.map_err(|e| (e.to_string(), true))?;
+    check_complete(context, sink.infohash).await
+}
+
+/// While it was filled, something that was held before may have turned out to be damaged.
+async fn check_complete(context: &Context, infohash: Infohash) -> Result<(), (String, bool)> {
+    let stored = context.stored(move |store| store.stored_content(infohash)).await;
+    let stored = stored.map_err(|e| (e.to_string(), true))?;
+    if stored.is_some_and(|stored| !stored.is_complete()) {
+        return Err(("some of what was held before has turned out to be damaged".into(), true));
+    }
+    Ok(())
 }
 
 /// From the store after a restart, else from the operator.

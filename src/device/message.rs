@@ -44,6 +44,8 @@ pub enum Message {
     Saved(Result<Saved, (Vec<UsageDelta>, String)>),
     /// And on the disk.
     Synced(Result<(), String>),
+    /// By the keeper.
+    Found(Found),
     Reported {
         reported_bytes: u64,
         pending: u64,
@@ -52,6 +54,17 @@ pub enum Message {
     Owner(Wish, Answer),
     /// Where the hub and its reflector are, for auto mode.
     Destinations(Destinations),
+}
+
+/// What became of a content on disk.
+#[derive(Debug)]
+pub enum Found {
+    /// A piece turned out bad, and is served no more; the piece map says so.
+    Damaged { infohash: Infohash, bytes: u64 },
+    /// That was all of it for now: it can be filled again.
+    ToMend(Infohash),
+    /// Its file is gone.
+    Lost(Infohash),
 }
 
 /// What the owner wants, and where to answer.

@@ -1,6 +1,6 @@
 //! Shell of `larderd`: reads its configuration, wires the adapters to the pure node, runs until
 //! told to stop. The adapters (`serve`, `gateway`, `store`, `swarm`, `upstream`, `admin`) do not
-//! know each other; they meet in `start`, `daemon`, `auto`, `tasks`, `filling` and `owner`.
+//! know each other; they meet in `start`, `daemon`, `auto`, `tasks`, `filling`, `keeper` and `owner`.
 
 pub mod admin;
 mod announcing;
@@ -10,9 +10,11 @@ mod books;
 mod clock;
 mod counting;
 mod daemon;
+mod damage;
 mod filling;
 pub mod gateway;
 mod identity;
+mod keeper;
 mod lan;
 mod line;
 mod message;
@@ -26,6 +28,7 @@ mod start;
 mod status;
 pub mod store;
 pub mod swarm;
+mod sys;
 mod tasks;
 pub mod upstream;
 mod weights;

@@ -26,13 +26,14 @@ use super::{
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
     identity::Identity,
+    keeper::{self, Desk, Keeper, Scrub},
     lan::LanService,
     line::{self, Line},
     message::Message,
     observe, open_files,
     owner::{OwnerBackend, StoredCredentials, setup_code},
     placing,
-    serve::{Engine, OpenContent, ServeSettings},
+    serve::{Engine, ServeSettings},
     status::{self, EgressHistory},
     store::{Store, StoreError},
     swarm::{FillSettings, Filler},
@@ -41,7 +42,7 @@ use super::{
 };
 use crate::{
     api::{
-        admin::{Earnings, Status},
+        admin::{Earnings, Status, StorageView},
         endpoints::{DeviceEndpoints, ENDPOINTS_FILE},
         hub::StatementRequest,
         signed::SigningKey,
@@ -50,7 +51,6 @@ use crate::{
     logic::{
         governor::allowance::{self, Governor, Pause, Reason, Traffic},
         hotlist::{HotList, Policy},
-        infohash::Infohash,
         node::{Node, Settings, Snapshot, Stored},
         now::{Now, UnixSeconds},
     },
@@ -112,19 +112,19 @@ impl Daemon {
         let clock = Clock::new(config.hub.url.is_some(), store.newest_entry()?);
         let now = clock.now();
         let identity = Arc::new(identity(&store, &config.data_dir)?);
+        let bookkeeping = Bookkeeping::open(&store, &identity.key, &clock)?;
         let http = upstream::client(env!("CARGO_PKG_VERSION"))?;
         let operator = operator(&config, &http)?;
 
         let listeners = listen(&config.serve.listen)?;
         let peer = listeners[0].local_addr()?;
         let engine_awake = Arc::new(Notify::new());
-        let engine = Engine::start(
-            serve_settings(&config, &identity, listeners, peer, engine_awake.clone()),
-            Box::new(StoredContent(store.clone())),
-        )?;
+        let (messages, inbox) = mpsc::channel(INBOX);
+        let settings = serve_settings(&config, &identity, listeners, peer, engine_awake.clone());
+        let (engine, keeper) = start_serving(settings, &store, &messages)?;
+        Scrub::start(store.clone(), keeper.clone(), config.cache.scrub_bytes_per_second)?;
         let is_auto = config.serve.egress().is_auto;
         let auto = is_auto.then(|| Auto::start(&config, &engine)).transpose()?;
-        let (messages, inbox) = mpsc::channel(INBOX);
         let (status, seen) = watch::channel(empty_status(&config));
         let admin_url = start_admin(&config, &store, messages.clone(), seen).await?;
         observe::start(&config.data_dir, status.subscribe())?;
@@ -134,6 +134,7 @@ impl Daemon {
             http,
             operator,
             filler: Arc::new(Filler::new(FillSettings::new(store.scratch_dir()))),
+            keeper,
             messages,
             store,
         };
@@ -157,10 +158,11 @@ impl Daemon {
             own_watchers: status.receiver_count(),
             status,
             fill: None,
-            bookkeeping: Bookkeeping::default(),
+            bookkeeping,
             last_contact: None,
             hub_problems: BTreeMap::new(),
             store_problem: None,
+            storage: StorageView::default(),
             peer_port: peer.port(),
             config,
         };
@@ -208,13 +210,29 @@ fn operator(config: &DeviceConfig, http: &Client) -> Result<Option<Arc<Operator>
     Ok(Some(Arc::new(Operator { hub, repository: Mutex::new(repository) })))
 }
 
-/// The engine opens content through the store, by infohash.
-struct StoredContent(Store);
+/// The engine, and the keeper that checks what it serves.
+fn start_serving(
+    settings: ServeSettings,
+    store: &Store,
+    messages: &mpsc::Sender<Message>,
+) -> io::Result<(Engine, Desk)> {
+    let (desk, tasks) = keeper::desk();
+    let engine = Engine::start_checking(settings, Box::new(desk.files()), Box::new(desk.clone()))?;
+    // Before the first lease: unheard, the signal would end the process.
+    hear_of_leases(desk.clone())?;
+    Keeper::start(&desk, tasks, store.clone(), engine.remote(), messages.clone())?;
+    Ok((engine, desk))
+}
 
-impl OpenContent for StoredContent {
-    fn open(&self, infohash: Infohash) -> io::Result<std::fs::File> {
-        self.0.open_for_serving(infohash)
-    }
+/// The kernel says that somebody wants to write to a file that is being served.
+fn hear_of_leases(keeper: Desk) -> io::Result<()> {
+    let mut wanted = signal(SignalKind::io())?;
+    tokio::spawn(async move {
+        while wanted.recv().await.is_some() {
+            keeper.lease_wanted();
+        }
+    });
+    Ok(())
 }
 
 fn identity(store: &Store, data_dir: &Path) -> Result<Identity, DaemonError> {
@@ -271,6 +289,7 @@ fn node(
         complete: c.is_complete(),
         part: c.part,
         pinned: c.pinned,
+        linked: c.linked,
     });
     let rng = StdRng::from_rng(&mut rand::rng());
     let traffic = line::traffic(store, now)?;
@@ -434,6 +453,7 @@ fn empty_status(config: &DeviceConfig) -> Status {
         hub_problem: None,
         line_problem: None,
         store_problem: None,
+        storage: StorageView::default(),
         reports_pending: 0,
         reported_bytes: 0,
         holding: &|_| None,

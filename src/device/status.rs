@@ -6,6 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 use crate::{
     api::admin::{
         CacheView, ContentState, ContentView, Earnings, HubView, PauseView, State, Status,
+        StorageView,
     },
     logic::{
         governor::allowance::{Pause, Reason, Ruling},
@@ -82,6 +83,7 @@ pub struct Sources<'a> {
     /// Of auto mode.
     pub line_problem: Option<String>,
     pub store_problem: Option<String>,
+    pub storage: StorageView,
     pub reports_pending: u64,
     pub reported_bytes: u64,
     pub holding: &'a dyn Fn(Infohash) -> Option<Holding>,
@@ -116,14 +118,15 @@ pub fn status(s: Sources<'_>) -> Status {
             }
         })
         .collect();
-    let problem = problem(&s, &contents);
+    let problems = problems(&s, &contents);
     let allowance = s.snapshot.allowance;
     let serves = s.peers_unchoked > 0 || s.lan_egress_bytes_per_second > 0;
     let pause = pause(allowance.pause, s.now.monotonic);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        state: state(&pause, problem.is_some(), allowance.ruling, serves, &contents),
-        problem,
+        state: state(&pause, !problems.is_empty(), allowance.ruling, serves, &contents),
+        problem: problems.first().cloned(),
+        problems,
         pause,
         egress_bytes_per_second: s.history.current(),
         egress_bytes_per_second_max: allowance.egress_bytes_per_second_max,
@@ -139,6 +142,7 @@ pub fn status(s: Sources<'_>) -> Status {
             used_bytes: contents.iter().map(|c| c.held_bytes).sum(),
             contents,
         },
+        storage: s.storage,
         hub: HubView {
             url: s.hub_url,
             enrolled: s.snapshot.enrolled,
@@ -151,12 +155,12 @@ pub fn status(s: Sources<'_>) -> Status {
     }
 }
 
-/// The first thing that someone should do something about.
-fn problem(s: &Sources<'_>, contents: &[ContentView]) -> Option<String> {
-    let first = s.store_problem.clone().or_else(|| s.hub_problem.clone());
-    first.or_else(|| s.line_problem.clone()).or_else(|| {
-        contents.iter().find_map(|c| Some(format!("{}: {}", c.name, c.problem.as_ref()?)))
-    })
+/// What someone should do something about.
+fn problems(s: &Sources<'_>, contents: &[ContentView]) -> Vec<String> {
+    let first = [&s.store_problem, &s.hub_problem, &s.line_problem];
+    let of_contents =
+        contents.iter().filter_map(|c| Some(format!("{}: {}", c.name, c.problem.as_ref()?)));
+    first.into_iter().flatten().cloned().chain(of_contents).collect()
 }
 
 fn state(

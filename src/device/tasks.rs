@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::{
     identity::Identity,
+    keeper::Desk,
     message::{Message, Topic},
     store::{Store, StoreError},
     swarm::Filler,
@@ -35,6 +36,7 @@ pub struct Context {
     /// Nobody, when no hub is configured.
     pub operator: Option<Arc<Operator>>,
     pub filler: Arc<Filler>,
+    pub keeper: Desk,
     pub messages: mpsc::Sender<Message>,
 }
 
@@ -200,7 +202,13 @@ async fn try_report(
     let statement = open_statement(&signed, &statement_keys, &request)
         .map_err(|e| UpstreamError::Statement(e.to_string()))?;
     context.contact(Topic::Reports, Ok(Some(statement.issued_at))).await;
-    context.stored(move |store| store.save_statement(month, &signed)).await?;
+    let known = context.stored(move |store| store.statement(month)).await?;
+    let known = known.and_then(|known| open_statement(&known, &statement_keys, &request).ok());
+    // Asked again and again, and mostly nothing is new: an idle device writes nothing.
+    let issued_at = statement.issued_at;
+    if known.map(|known| Statement { issued_at, ..known }).as_ref() != Some(&statement) {
+        context.stored(move |store| store.save_statement(month, &signed)).await?;
+    }
     context.tell(Message::Settled(statement)).await;
     Ok(())
 }
@@ -215,7 +223,7 @@ async fn build_reports(
         let pinned = store.contents()?.into_iter().filter(|c| c.pinned).map(|c| c.infohash);
         let own = pinned.filter(|infohash| !listed.contains(infohash)).collect();
         while store.build_report(&identity.device, now, &identity.key, &own)?.is_some() {}
-        Ok(())
+        store.prune(now.hour(), |infohash| own.contains(&infohash))
     };
     context.stored(build).await
 }

@@ -239,6 +239,7 @@ mod tests {
                     number,
                     previous_hash: previous_hash.clone(),
                     created_at: NOW,
+                    ledger: None,
                     lines: vec![line],
                 };
                 let payload = serde_json::to_string(&report).expect("serialises");

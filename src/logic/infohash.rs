@@ -28,6 +28,27 @@ pub fn sha1(data: &[u8]) -> [u8; 20] {
     out
 }
 
+/// `sha1` of data that comes in parts.
+pub struct Sha1(aws_lc_rs::digest::Context);
+
+impl Default for Sha1 {
+    fn default() -> Sha1 {
+        Sha1(aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY))
+    }
+}
+
+impl Sha1 {
+    pub fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    pub fn finish(self) -> [u8; 20] {
+        let mut out = [0; 20];
+        out.copy_from_slice(self.0.finish().as_ref());
+        out
+    }
+}
+
 impl FromStr for Infohash {
     type Err = NotAnInfohash;
     fn from_str(s: &str) -> Result<Self, NotAnInfohash> {

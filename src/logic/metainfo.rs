@@ -157,11 +157,16 @@ impl Metainfo {
         u64::from(piece) * u64::from(self.piece_length)
     }
 
+    /// SHA-1 of the piece. `None` past the end.
+    pub fn piece_hash(&self, piece: u32) -> Option<&[u8]> {
+        let at = piece as usize * 20;
+        self.pieces.get(at..at + 20)
+    }
+
     /// Whether `data` is this piece.
     pub fn verifies(&self, piece: u32, data: &[u8]) -> bool {
-        let at = piece as usize * 20;
         self.piece_bytes(piece) == Some(data.len() as u32)
-            && self.pieces.get(at..at + 20).is_some_and(|want| want == super::infohash::sha1(data))
+            && self.piece_hash(piece).is_some_and(|want| want == super::infohash::sha1(data))
     }
 }
 

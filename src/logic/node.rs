@@ -57,6 +57,8 @@ pub enum Event {
         retryable: bool,
     },
     Evicted(Infohash),
+    /// Some of what was held of it turned out bad. The rest goes on being served.
+    Damaged(Infohash),
     Announced {
         infohash: Infohash,
         interval: Duration,
@@ -135,6 +137,8 @@ pub struct Stored {
     pub part: Part,
     /// The owner wants it here: it is served without a list or a clock, and stays.
     pub pinned: bool,
+    /// The owner's own file, which nothing is ever written to.
+    pub linked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,6 +279,12 @@ impl<R: Rng> Node<R> {
                 self.contents.remove(&infohash);
                 self.replan(now);
             }
+            Event::Damaged(infohash) => {
+                if let Some(content) = self.contents.get_mut(&infohash) {
+                    content.damaged();
+                }
+                self.replan(now);
+            }
             Event::Announced { infohash, interval } => self.announced(infohash, interval, at),
             Event::AnnounceFailed(infohash) => self.announce_failed(infohash, at),
             Event::ReportsDelivered => self.reported(true, at),
@@ -397,7 +407,13 @@ impl<R: Rng> Node<R> {
     fn replan(&mut self, now: Now) {
         self.serve_what_is_pinned();
         self.leave_what_is_revoked(now.wall);
-        let Some(list) = &self.list else { return };
+        // Out of the way, so that its entries need not be copied.
+        let Some(list) = self.list.take() else { return };
+        self.follow(&list, now);
+        self.list = Some(list);
+    }
+
+    fn follow(&mut self, list: &HotList, now: Now) {
         let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
         let held: Vec<Held> = staying.map(|(i, c)| c.held(*i, now.monotonic)).collect();
         let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
@@ -410,8 +426,8 @@ impl<R: Rng> Node<R> {
             unwanted: Some(&self.placing.unwanted),
         };
         let plan = placement::plan(list, &held, &here, now.wall);
-        let entries: BTreeMap<Infohash, Entry> =
-            list.entries.iter().map(|e| (e.infohash, e.clone())).collect();
+        let entries: BTreeMap<Infohash, &Entry> =
+            list.entries.iter().map(|e| (e.infohash, e)).collect();
         // A list names thousands of contents that are for others.
         let concerns = plan.refused.iter().filter(|(_, why)| *why != Refusal::Elsewhere);
         self.refused = concerns.copied().collect();
@@ -427,13 +443,17 @@ impl<R: Rng> Node<R> {
         let announce_at = self.first_announce(now.monotonic);
         for (infohash, content) in &mut self.contents {
             if content.phase != Phase::Leaving {
-                let entry = entries.get(infohash).filter(|e| content.may_follow(e, now.wall));
+                let entry = entries.get(infohash).copied();
+                let entry = entry.filter(|e| content.may_follow(e, now.wall));
                 self.commands.extend(content.follow(entry, announce_at));
             }
         }
         if let Some(wall) = now.wall.synced() {
             self.serve_what_is_complete(announce_at);
-            self.start_next_fill(&plan.fill, wall, now.monotonic);
+            let mending = self.contents.iter().filter(|(_, c)| c.pinned && c.is_mendable());
+            let order: Vec<_> =
+                mending.map(|(i, _)| *i).chain(plan.fill.iter().map(|f| f.infohash)).collect();
+            self.start_next_fill(&order, wall, now.monotonic);
         }
     }
 
@@ -455,7 +475,7 @@ impl<R: Rng> Node<R> {
 
     fn serve_what_is_pinned(&mut self) {
         for (infohash, content) in &mut self.contents {
-            if content.pinned && content.complete && content.phase == Phase::Waiting {
+            if content.pinned && content.phase == Phase::Waiting {
                 content.phase = Phase::Serving;
                 self.commands.push_back(Command::Serve(*infohash));
             }
@@ -473,7 +493,7 @@ impl<R: Rng> Node<R> {
     }
 
     /// One fill at a time, in the plan's order: a home line finishes one sooner than two.
-    fn start_next_fill(&mut self, order: &[placement::Fill], wall: UnixSeconds, at: Monotonic) {
+    fn start_next_fill(&mut self, order: &[Infohash], wall: UnixSeconds, at: Monotonic) {
         let list_is_fresh = self.valid_until.is_some_and(|end| wall < end);
         if self.fill_running.is_some() || !list_is_fresh || order.is_empty() {
             return;
@@ -485,11 +505,11 @@ impl<R: Rng> Node<R> {
         }
         // What the plan gives up takes up room until it is gone.
         let taken: u64 = self.contents.values().filter(|c| c.stored).map(|c| c.size_bytes).sum();
-        for placement::Fill { infohash, .. } in order {
+        for infohash in order {
             let Some(content) = self.contents.get_mut(infohash) else { continue };
             let waiting = content.retry_at.is_some_and(|due| due > at);
             let fits = content.stored || taken + content.size_bytes <= self.quota_bytes;
-            if content.phase != Phase::Waiting || content.complete || waiting || !fits {
+            if !content.may_be_filled() || waiting || !fits {
                 continue;
             }
             let Some(entry) = content.entry.clone() else { continue };

@@ -62,6 +62,10 @@ impl Timekeeper {
         Timekeeper { has_operator, newest_entry, ..Timekeeper::default() }
     }
 
+    pub fn has_operator(&self) -> bool {
+        self.has_operator
+    }
+
     /// The operator says that it is `told`.
     pub fn handle_operator(
         &mut self,

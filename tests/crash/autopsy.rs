@@ -52,7 +52,8 @@ fn link_content(from: &Path, to: &Path) {
     }
 }
 
-fn verify(store: &Store, infohash: Infohash) -> u32 {
+/// Fails if a piece in the map is wrong; answers how many there are.
+pub fn verify(store: &Store, infohash: Infohash) -> u32 {
     let held = store.stored_content(infohash).expect("reads").expect("held");
     let metainfo = store.metainfo(infohash).expect("parses").expect("held");
     let file = store.content(infohash).expect("opens");

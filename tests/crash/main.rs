@@ -8,14 +8,12 @@ mod autopsy;
 #[allow(dead_code, reason = "e2e needs more of it")]
 #[path = "../e2e/harness.rs"]
 mod harness;
+mod stalls;
 mod taker;
 
 use std::{
     fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -23,6 +21,7 @@ use std::{
 use harness::{Lab, wait_for};
 use larder::{api::hub::Books, logic::infohash::Infohash};
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
+use stalls::Stalls;
 use taker::{Content, Takers};
 
 /// In CI: about a minute. Each takes a second and a half, most of it waiting.
@@ -254,12 +253,23 @@ impl Lane {
         self.lost_bytes = received - ledger;
     }
 
+    /// Nobody is connected and nothing more is counted.
+    fn wait_until_quiet(&self) {
+        let mut before = None;
+        wait_for("a quiet device", || {
+            let status = self.lab.status().filter(|status| status.peers_connected == 0)?;
+            let counted: Vec<u64> = status.cache.contents.iter().map(|c| c.egress_bytes).collect();
+            let rate = *status.egress_history.last()?;
+            (before.replace(counted.clone()) == Some(counted) && rate == 0).then_some(())
+        });
+    }
+
     /// What the ledger has is in the hub's books in the end, to the byte.
     fn close_the_books(&mut self) {
         let shared = Arc::clone(&self.takers.shared);
         shared.contents.lock().expect("nobody panics").clear();
         wait_for("the last downloads", || shared.is_drained().then_some(()));
-        self.lab.wait_until_quiet();
+        self.wait_until_quiet();
         let ledger = autopsy::open(&self.lab.path("device")).egress_bytes;
         wait_for("books in agreement", || {
             let books: Books = harness::json(&self.lab.larder(&["books", "--json"]));
@@ -270,44 +280,5 @@ impl Lane {
         assert!(ledger <= shared.received(), "{ledger} counted, {} received", shared.received());
         self.lab.device.take().expect("it runs").terminate();
         assert_eq!(autopsy::open(&self.lab.path("device")).egress_bytes, ledger);
-    }
-}
-
-/// Notices when the machine has no time for a thread.
-struct Stalls {
-    longest: Arc<[AtomicU64; 600]>,
-    began: Instant,
-    stop: Arc<AtomicBool>,
-}
-
-impl Stalls {
-    fn watch() -> Stalls {
-        let longest: Arc<[AtomicU64; 600]> = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
-        let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-        let (cells, stopped) = (Arc::clone(&longest), Arc::clone(&stop));
-        thread::spawn(move || {
-            let wait = Duration::from_millis(5);
-            while !stopped.load(Ordering::Relaxed) {
-                let before = Instant::now();
-                thread::sleep(wait);
-                let over = before.elapsed().saturating_sub(wait).as_micros() as u64;
-                let cell = began.elapsed().as_secs() as usize % cells.len();
-                cells[cell].fetch_max(over, Ordering::Relaxed);
-            }
-        });
-        Stalls { longest, began, stop }
-    }
-
-    fn longest_since(&self, then: Instant) -> Duration {
-        let from = (then - self.began).as_secs().saturating_sub(2);
-        let cells =
-            (from..=self.began.elapsed().as_secs()).map(|s| &self.longest[s as usize % 600]);
-        Duration::from_micros(cells.map(|c| c.load(Ordering::Relaxed)).max().unwrap_or(0))
-    }
-}
-
-impl Drop for Stalls {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -169,7 +169,7 @@ impl<'a> Taking<'a> {
     /// Ends when everything that was asked for has come, so that nothing is left to acknowledge.
     fn run(&mut self) -> std::io::Result<()> {
         self.send(Message::Interested)?;
-        let patience = Duration::from_millis(self.taker.rng.random_range(300..3_000));
+        let patience = Duration::from_millis(self.taker.rng.random_range(500..6_000));
         let until = Instant::now() + patience;
         let mut asks = true;
         while asks || self.under_way > 0 {

@@ -31,6 +31,7 @@ use tempfile::TempDir;
 
 /// Long enough for the slowest machine; a test that gets there has failed.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+const LOG_LINES_SHOWN: usize = 60;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Polls until `done` gives something; says what it was waiting for when it never does.
@@ -106,6 +107,18 @@ impl Drop for Namespace {
 
 pub const NAMESPACE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
+impl Drop for Lab {
+    /// What a test that failed leaves of the device.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.device_log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+            eprintln!("larderd's last lines:\n{}", last.join("\n"));
+        }
+    }
+}
+
 /// An operator's side and a household's side in one temporary folder.
 pub struct Lab {
     pub folder: TempDir,
@@ -126,6 +139,8 @@ pub struct Lab {
     /// Appended to larder-hub's configuration.
     pub hub_extra: String,
     pub list_interval_seconds: u32,
+    pub report_interval_seconds: u32,
+    pub device_environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -145,6 +160,8 @@ impl Lab {
             peer_address: None,
             hub_extra: String::new(),
             list_interval_seconds: 1,
+            report_interval_seconds: 1,
+            device_environment: vec![],
             namespace: None,
             hub_port,
             peer_port,
@@ -156,13 +173,14 @@ impl Lab {
 
     /// The same in a network that the test has made.
     pub fn within(namespace: Namespace, address: Ipv4Addr) -> Lab {
-        Lab { namespace: Some(Arc::new(namespace)), address, ..Lab::new() }
+        let mut lab = Lab::new();
+        (lab.namespace, lab.address) = (Some(Arc::new(namespace)), address);
+        lab
     }
 
     /// The same in a network of its own, on an address that is not loopback. Needs root.
     pub fn in_namespace() -> Lab {
-        let namespace = Some(Arc::new(Namespace::new()));
-        Lab { namespace, address: NAMESPACE_ADDRESS, ..Lab::new() }
+        Lab::within(Namespace::new(), NAMESPACE_ADDRESS)
     }
 
     /// A command that runs where this lab's hub and device run.
@@ -222,9 +240,10 @@ impl Lab {
         let config = self.path("hub.toml");
         let text = format!(
             "data_dir = {:?}\nlisten = \"{address}:{port}\"\npublic_url = \"http://{address}:{port}/\"\n\
-             [policy]\nlist_interval_seconds = {}\nreport_interval_seconds = 1\n{}\n",
+             [policy]\nlist_interval_seconds = {}\nreport_interval_seconds = {}\n{}\n",
             self.path("hub"),
             self.list_interval_seconds,
+            self.report_interval_seconds,
             self.hub_extra,
             address = self.address,
             port = self.hub_port
@@ -287,7 +306,10 @@ impl Lab {
         let config = self.write_device_config();
         let _ = fs::remove_file(self.path("device").join(ENDPOINTS_FILE));
         let device = spawn(
-            self.command(env!("CARGO_BIN_EXE_larderd")).arg("--config").arg(&config),
+            self.command(env!("CARGO_BIN_EXE_larderd"))
+                .arg("--config")
+                .arg(&config)
+                .envs(self.device_environment.iter().map(|(name, value)| (name, value))),
             &self.path("larderd.log"),
         );
         self.device = Some(device);
@@ -347,17 +369,6 @@ impl Lab {
             self.content(infohash)
                 .filter(|c| c.state == ContentState::Serving && c.held_bytes == c.size_bytes)
         })
-    }
-
-    /// Waits until nobody is connected and nothing more is counted.
-    pub fn wait_until_quiet(&self) {
-        let mut before = None;
-        wait_for("a quiet device", || {
-            let status = self.status().filter(|status| status.peers_connected == 0)?;
-            let counted: Vec<u64> = status.cache.contents.iter().map(|c| c.egress_bytes).collect();
-            let rate = *status.egress_history.last()?;
-            (before.replace(counted.clone()) == Some(counted) && rate == 0).then_some(())
-        });
     }
 
     /// Waits until the device's ledger and the hub's books both have `bytes` for this content, and

@@ -10,7 +10,9 @@ mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
 mod harness;
 mod home;
+mod intact;
 mod kill;
+mod leecher;
 mod preload;
 mod revocation;
 mod world;

@@ -10,11 +10,11 @@ use crate::harness::{FinishedDownload, Lab, finished_download, sha256};
 const SIZE: usize = 2_000_003;
 const PIECE: u32 = 64 * 1024;
 
-fn download(lab: &Lab) -> FinishedDownload {
+pub fn download(lab: &Lab) -> FinishedDownload {
     finished_download(&lab.path(""), SIZE, PIECE, 7)
 }
 
-fn preload(lab: &mut Lab) -> Output {
+pub fn preload(lab: &mut Lab) -> Output {
     let config = lab.write_device_config();
     Command::new(env!("CARGO_BIN_EXE_larderd"))
         .args(["preload", "--config"])

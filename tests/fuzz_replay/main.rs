@@ -26,6 +26,7 @@ const TARGETS: &[(&str, Check)] = &[
     ("mse", targets::mse::check),
     ("policy", targets::policy::check),
     ("session", targets::session::check),
+    ("tracker", targets::tracker::check),
 ];
 
 fn fuzz_folder() -> PathBuf {
@@ -111,6 +112,11 @@ fn policies() {
 #[test]
 fn sessions() {
     replay("session");
+}
+
+#[test]
+fn answers_of_trackers() {
+    replay("tracker");
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub struct Seed {
 pub fn all() -> Vec<Seed> {
     let parts =
         [handshakes(), messages(), extensions(), metadata(), documents(), metainfos(), frames()];
-    let scripts = [encrypted(), sessions()];
+    let scripts = [encrypted(), sessions(), answers()];
     let mut seeds: Vec<Seed> = parts.into_iter().chain(scripts).flatten().collect();
     seeds.extend(refused());
     seeds
@@ -161,6 +161,28 @@ fn documents() -> Vec<Seed> {
     ]
 }
 
+/// As our own tracker writes them, and others.
+fn answers() -> Vec<Seed> {
+    let answer = |peers: &[u8], peers6: &[u8]| {
+        let length = peers.len();
+        let head = format!("d8:completei1e10:incompletei3e8:intervali1800e5:peers{length}:");
+        let mut bytes = head.into_bytes();
+        bytes.extend(peers);
+        bytes.extend(format!("6:peers6{}:", peers6.len()).into_bytes());
+        bytes.extend(peers6);
+        bytes.push(b'e');
+        bytes
+    };
+    let v4 = [203, 0, 113, 7, 0xc8, 0xd5].repeat(3);
+    let v6 = [[0x20, 1, 0xd, 0xb8].as_slice(), &[0; 11], &[1, 0x1a, 0xe1]].concat();
+    vec![
+        ours("tracker", "nobody", answer(&[], &[])),
+        ours("tracker", "both-families", answer(&v4, &v6)),
+        ours("tracker", "too-many", answer(&v4.repeat(40), &v6.repeat(60))),
+        ours("tracker", "not-compact", *b"d8:intervali60e5:peersld2:ip7:1.2.3.44:porti1eeee"),
+    ]
+}
+
 fn metainfos() -> Vec<Seed> {
     let hashes = sha1(b"a piece").repeat(2);
     let files = [
@@ -265,6 +287,7 @@ fn refused() -> Vec<Seed> {
         refused("policy", b"{\"format\":2}"),
         refused("journal", b"LrJ0 of another kind"),
         refused("metainfo", b"d4:infod4:name1:aee"),
+        refused("tracker", b"d14:failure reason8:not heree"),
         refused("mse", &[0; 200]),
         // A request of no bytes.
         refused("session", &[5, 2, 7, 1, 0, 0, 4]),

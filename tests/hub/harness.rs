@@ -288,6 +288,7 @@ impl Device {
             number: self.number,
             previous_hash: self.previous_hash.clone(),
             created_at: now(),
+            ledger: None,
             lines,
         }
     }

@@ -127,6 +127,7 @@ impl Fleet {
                 complete: true,
                 part: Part::whole(),
                 pinned: false,
+                linked: false,
             });
             let followed = Some((list(1, CONTENTS), policy(), valid_until()));
             let rng = SmallRng::seed_from_u64(seed * 1_000_003 + device as u64);

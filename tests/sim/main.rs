@@ -8,8 +8,10 @@ mod fleet;
 mod net;
 #[path = "../../fuzz/src/observer.rs"]
 mod observer;
+mod operator;
 mod peer;
 mod serving;
 mod week;
 mod window;
 mod world;
+mod year;

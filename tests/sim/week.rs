@@ -369,6 +369,7 @@ fn node(stored: &BTreeMap<Infohash, Bitfield>, day: u64, now: Now) -> Node<Small
         complete: have.is_complete(),
         part: Part::whole(),
         pinned: false,
+        linked: false,
     });
     let followed = Some((list_of(day), policy(), UnixSeconds(T0 + (day + 2) * DAY)));
     let rng = SmallRng::seed_from_u64(day);

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use super::{AdminSettings, Backend, Credentials, MAX_STREAMS, router};
 use crate::{
-    api::admin::{CacheView, Earnings, HubView, PauseRequest, RemovalRequest, PauseView, State, Status},
+    api::admin::{CacheView, Earnings, HubView, PauseRequest, PauseView, State, Status},
     logic::{governor::allowance::Reason, login_guard::FREE_TRIES, units::Micros},
 };
 
@@ -65,13 +65,9 @@ impl Backend for Device {
         self.change(|s| s.egress_bytes_per_second_max = bytes_per_second);
         Ok(self.status.lock().borrow().clone())
     }
-
-    async fn remove(&self, request: RemovalRequest) -> Result<Status, String> {
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        self.change(|s| s.problem = Some(request.infohash.to_string()));
-        Ok(self.status.lock().borrow().clone())
+    async fn remove(&self, _: crate::api::admin::RemovalRequest) -> Result<Status, String> {
+        Err("nothing is held".into())
     }
-
     async fn set_pause(&self, request: PauseRequest) -> Result<Status, String> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.change(|s| {
@@ -207,6 +203,8 @@ fn status() -> Status {
         version: "0.1.0".into(),
         state: State::Idle,
         problem: None,
+        problems: vec![],
+        storage: Default::default(),
         pause: PauseView::Off,
         egress_bytes_per_second: 0,
         egress_bytes_per_second_max: 1_250_000,

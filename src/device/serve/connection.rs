@@ -3,18 +3,21 @@
 //! Decides nothing about the protocol.
 
 use std::{
-    fs::File,
     io::{self, Read},
     net::{IpAddr, SocketAddr},
-    os::unix::fs::FileExt,
     time::Duration,
 };
 
 use mio::net::TcpStream;
-use nix::{errno::Errno, libc, sys::sendfile::sendfile64};
+use nix::libc;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{files::OpenFiles, pipe::BlockPipe, sys};
+use super::{
+    blocks::{cold_piece, content_file, copy_chunk, is_in_memory, send, send_block},
+    files::OpenFiles,
+    pipe::BlockPipe,
+};
+use crate::device::sys;
 use crate::logic::{
     governor::{
         MAX_GRANT_STREAM_BYTES, MIN_SEGMENT_PAYLOAD_BYTES, Pacer, Permit, WireCost, address_group,
@@ -23,7 +26,7 @@ use crate::logic::{
     now::Monotonic,
     outreach::{Call, Outreach},
     usage::{PeerClass, Usage},
-    wire::{Chunk, Close, ContentKey, LocalPeer, PeerSession, Shelf, mse::Keyring},
+    wire::{Chunk, Close, LocalPeer, PeerSession, Shelf, mse::Keyring},
 };
 
 /// Unsent bytes that the kernel may hold for a peer, so that the connection is busy between two
@@ -109,6 +112,8 @@ pub(super) enum Turn {
     /// The permit was not given.
     Wait(Monotonic),
     Paused,
+    /// What comes next has to be read from the disk first, this piece of the connection's content.
+    Cold(u32),
 }
 
 impl Connection {
@@ -307,9 +312,13 @@ impl Connection {
             Permit::WaitUntil(t) => return Ok(Turn::Wait(t)),
             Permit::Paused => return Ok(Turn::Paused),
         }
+        if let Some(piece) = cold_piece(chunk, shelf, files, now)? {
+            pacer.give_back(wire);
+            return Ok(Turn::Cold(piece));
+        }
         let sent = match chunk {
             Chunk::Opening(bytes) => send(&self.stream, bytes, 0)?,
-            chunk if encrypts => {
+            chunk if encrypts || is_in_memory(chunk, shelf, files) => {
                 let scratch = &mut scratch[..wanted as usize];
                 copy_chunk(chunk, shelf, files, scratch)?;
                 self.send_encrypted(scratch)?
@@ -346,6 +355,15 @@ impl Connection {
         let several = self.session.upcoming_blocks(shelf).take(blocks_max).nth(1).is_some();
         if !self.gains_by_runs || !several {
             return Ok(None);
+        }
+        if files.memory.has_any_of(content) {
+            return Ok(None);
+        }
+        let blocks = || self.session.upcoming_blocks(shelf).take(blocks_max);
+        let start = blocks().next().map_or(0, |block| block.offset());
+        let end = blocks().last().map_or(0, |block| block.offset() + u64::from(block.length()));
+        if let Some(piece) = files.cold_piece(shelf, content, start..end, now)? {
+            return Ok(Some((Turn::Cold(piece), 0)));
         }
         let file = content_file(files, shelf, content)?;
         let offered = pipe.fill(file, self.session.upcoming_blocks(shelf).take(blocks_max))?;
@@ -389,7 +407,7 @@ impl Connection {
         Ok(())
     }
 
-    /// What the kernel still holds for the peer shall not leave: the content is not ours to send any more.
+    /// What the kernel still holds for the peer shall not leave: the connection is about to be closed, and cut.
     pub fn drop_unsent(&self) {
         // If it fails, some last blocks leave.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
@@ -401,6 +419,11 @@ impl Connection {
             let unacknowledged = sys::unacknowledged_bytes(&self.stream).unwrap_or(u64::MAX);
             self.usage.payload_bytes += self.session.deliveries().settle(unacknowledged);
         }
+    }
+
+    /// Some of what was sent still lies in our kernel, and may refer to a file's pages there.
+    pub fn is_unacknowledged(&self) -> bool {
+        sys::unacknowledged_bytes(&self.stream).is_ok_and(|bytes| bytes > 0)
     }
 
     /// What the kernel has sent, and what the peer's has acknowledged, since the last call; and whether
@@ -478,87 +501,4 @@ fn not_sent_bytes(share: Option<u64>) -> u32 {
     let in_time = u128::from(share) * NOT_SENT_TIME.as_millis() / 1000;
     let bytes = u32::try_from(in_time).unwrap_or(1 << 30).min(1 << 30);
     bytes.next_power_of_two().max(NOT_SENT_BYTES_MIN)
-}
-
-fn content_file<'a>(
-    files: &'a mut OpenFiles,
-    shelf: &Shelf,
-    content: ContentKey,
-) -> Result<&'a File, Close> {
-    let infohash = shelf.get(content).ok_or(Close::ContentRemoved)?.infohash();
-    files.get(content, infohash).map_err(|error| {
-        tracing::error!(%infohash, %error, "the content's file cannot be opened");
-        Close::Unreadable
-    })
-}
-
-/// The chunk's bytes, block included, into a buffer of just its size.
-fn copy_chunk(
-    chunk: Chunk<'_>,
-    shelf: &Shelf,
-    files: &mut OpenFiles,
-    out: &mut [u8],
-) -> Result<(), Close> {
-    match chunk {
-        Chunk::Opening(bytes) | Chunk::Control(bytes) => out.copy_from_slice(bytes),
-        Chunk::Block { header, content, offset, length: _ } => {
-            let (start, block) = out.split_at_mut(header.len());
-            start.copy_from_slice(header);
-            let file = content_file(files, shelf, content)?;
-            file.read_exact_at(block, offset).map_err(|error| {
-                tracing::error!(offset, %error, "the content's file cannot be read");
-                Close::Unreadable
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Bytes that the socket took; fewer than offered means that it is full.
-fn send(stream: &TcpStream, bytes: &[u8], flags: i32) -> Result<u64, Close> {
-    loop {
-        match SockRef::from(stream).send_with_flags(bytes, flags | libc::MSG_NOSIGNAL) {
-            Ok(n) => return Ok(n as u64),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(Close::Broken),
-        }
-    }
-}
-
-/// The header waits in the kernel (MSG_MORE) for the block, which goes from the page cache to the
-/// socket without passing through this process.
-fn send_block(
-    stream: &TcpStream,
-    header: &[u8],
-    file: &File,
-    offset: u64,
-    length: u32,
-) -> Result<u64, Close> {
-    let mut sent = 0;
-    if !header.is_empty() {
-        sent = send(stream, header, libc::MSG_MORE)?;
-        if sent < header.len() as u64 {
-            return Ok(sent);
-        }
-    }
-    let mut at = i64::try_from(offset).map_err(|_| Close::Unreadable)?;
-    let mut left = length as usize;
-    while left > 0 {
-        match sendfile64(stream, file, Some(&mut at), left) {
-            Ok(0) => {
-                tracing::error!(offset = at, "the content's file ends before its content does");
-                return Err(Close::Unreadable);
-            }
-            Ok(n) => {
-                left -= n;
-                sent += n as u64;
-            }
-            Err(Errno::EAGAIN) => break,
-            Err(Errno::EINTR) => {}
-            Err(Errno::EIO) => return Err(Close::Unreadable),
-            Err(_) => return Err(Close::Broken),
-        }
-    }
-    Ok(sent)
 }

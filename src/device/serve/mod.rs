@@ -7,15 +7,16 @@
 //! learns that at once from ICMP. Answering with a µTP reset was tried and is worse: Transmission 3
 //! takes it for a lost connection, drops its TCP attempt, and tries µTP again the next time.
 
+mod blocks;
 mod connection;
 mod deadlines;
 mod engine;
 mod files;
 mod interfaces;
 mod lan;
+mod memory;
 mod pipe;
 mod remote;
-mod sys;
 #[cfg(test)]
 mod tests;
 
@@ -72,11 +73,30 @@ pub trait OpenContent: Send {
     fn open(&self, infohash: Infohash) -> io::Result<std::fs::File>;
 }
 
+/// Whoever checks pieces on disk before they leave. Called on the engine's thread; must not block.
+pub trait CheckPieces: Send {
+    /// A peer waits for this piece. Answered with `Proven` or `Withdraw`, some time.
+    fn check(&self, infohash: Infohash, piece: u32);
+
+    /// The answer to `Withhold`.
+    fn withheld(&self, infohash: Infohash);
+}
+
 pub enum ServeCommand {
     /// Serves a content, as far as it is held. For one that is served already, adds its new pieces.
     Add(Servable),
     /// A piece has been verified and may be served; peers are told.
     Have { infohash: Infohash, piece: u32 },
+    /// A piece was checked and may leave: from its file, as long as nobody can write to that, else from
+    /// these bytes. What peers asked of it goes on.
+    Proven { infohash: Infohash, piece: u32, bytes: Option<Arc<[u8]>> },
+    /// Pieces that turned out bad: not served any more, until `Have`.
+    Withdraw { infohash: Infohash, pieces: Vec<u32> },
+    /// Somebody may write to the file from now on: what was proven of it has to be checked again.
+    Distrust { infohash: Infohash },
+    /// Somebody wants to write to the file and is kept waiting: as `Distrust`, and answered through
+    /// `CheckPieces` as soon as nothing on its way to peers refers to the file any more.
+    Withhold { infohash: Infohash },
     /// A content's share of the slots while they are short, 1 to `WEIGHT_MAX`; 1 until told. Unknown
     /// contents are ignored, so it comes after `Add`.
     SetWeight { infohash: Infohash, weight: u32 },
@@ -148,7 +168,18 @@ struct SharedStats {
 impl Engine {
     /// Serves nothing and sends nothing until told: it starts without contents, and paused for all.
     pub fn start(settings: ServeSettings, content: Box<dyn OpenContent>) -> io::Result<Engine> {
-        Engine::start_with(settings, Timeouts::default(), outreach::may_call, content)
+        let timeouts = Timeouts::default();
+        Engine::start_with(settings, timeouts, outreach::may_call, content, None)
+    }
+
+    /// The same, with every piece checked before it leaves.
+    pub fn start_checking(
+        settings: ServeSettings,
+        content: Box<dyn OpenContent>,
+        checker: Box<dyn CheckPieces>,
+    ) -> io::Result<Engine> {
+        let timeouts = Timeouts::default();
+        Engine::start_with(settings, timeouts, outreach::may_call, content, Some(checker))
     }
 
     fn start_with(
@@ -156,6 +187,7 @@ impl Engine {
         timeouts: Timeouts,
         may_call: fn(SocketAddr) -> bool,
         content: Box<dyn OpenContent>,
+        checker: Option<Box<dyn CheckPieces>>,
     ) -> io::Result<Engine> {
         let us = LocalPeer {
             peer_id: settings.peer_id,
@@ -166,7 +198,7 @@ impl Engine {
         let stats = Arc::new(SharedStats::default());
         let (requests, inbox) = mpsc::channel();
         let (engine, waker) =
-            engine::Loop::new(settings, us, may_call, content, inbox, stats.clone())?;
+            engine::Loop::new(settings, us, may_call, content, checker, inbox, stats.clone())?;
         let thread =
             thread::Builder::new().name("larder-serve".into()).spawn(move || engine.run())?;
         Ok(Engine { requests, waker: Arc::new(waker), stats, thread: Some(thread) })

@@ -51,7 +51,7 @@ impl BlockPipe {
                 Ok(()) => {}
                 Err(Errno::EAGAIN | Errno::EINTR) => break,
                 Err(error) => {
-                    tracing::error!(offset = block.offset(), %error, "the content's file cannot be read");
+                    tracing::debug!(offset = block.offset(), %error, "the content's file cannot be read");
                     self.empty();
                     return Err(Close::Unreadable);
                 }

@@ -18,10 +18,8 @@ pub struct ContentFile {
 }
 
 impl ContentFile {
-    pub(super) fn open(path: PathBuf) -> io::Result<ContentFile> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
-        Ok(ContentFile { file, path })
+    pub(super) fn new(file: File, path: PathBuf) -> ContentFile {
+        ContentFile { file, path }
     }
 
     /// Makes the file with `length` bytes of zeros. The space of `wanted` is taken at once, so that a

@@ -5,12 +5,11 @@
 use std::{
     fs, io,
     ops::Range,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
-use nix::libc;
+use nix::{fcntl::OFlag, libc};
 use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
 
 use super::{ContentFile, Store, StoreError, adopt::modified_nanoseconds, data_dir};
@@ -37,6 +36,8 @@ pub struct StoredContent {
     pub peer_bytes: u64,
     /// The owner's: adopted by `larderd preload`, and kept.
     pub pinned: bool,
+    /// Its data is the owner's own file, which is only read.
+    pub linked: bool,
     /// Everything that the ledger says was served of it, undated usage included.
     pub egress: Usage,
 }
@@ -87,12 +88,13 @@ impl Store {
     }
 
     pub fn stored_content(&self, infohash: Infohash) -> Result<Option<StoredContent>, StoreError> {
-        let row = {
-            let db = self.0.db.lock();
-            let mut query = db.prepare_cached(&format!("{SELECT_CONTENT} WHERE infohash = ?1"))?;
-            query.query_row([infohash.0], ContentRow::read).optional()?
-        };
-        row.map(|row| self.stored(row)).transpose()
+        self.row(infohash)?.map(|row| self.stored(row)).transpose()
+    }
+
+    fn row(&self, infohash: Infohash) -> Result<Option<ContentRow>, StoreError> {
+        let db = self.0.db.lock();
+        let mut query = db.prepare_cached(&format!("{SELECT_CONTENT} WHERE infohash = ?1"))?;
+        Ok(query.query_row([infohash.0], ContentRow::read).optional()?)
     }
 
     /// Makes room for a part of a content before its first byte: takes the disk space and writes the
@@ -212,8 +214,12 @@ impl Store {
         if self.stored_content(infohash)?.is_none() {
             return Ok(None);
         }
-        let path = self.folder(infohash).join(METAINFO);
-        fs::read(&path).map(Some).map_err(StoreError::io("read", path))
+        let mut bytes = vec![];
+        let read = self
+            .open_beneath(infohash, METAINFO, OFlag::O_RDONLY)
+            .and_then(|mut file| io::Read::read_to_end(&mut file, &mut bytes));
+        read.map_err(StoreError::io("read", self.folder(infohash).join(METAINFO)))?;
+        Ok(Some(bytes))
     }
 
     pub fn metainfo(&self, infohash: Infohash) -> Result<Option<Metainfo>, StoreError> {
@@ -223,17 +229,26 @@ impl Store {
             .map_err(|source| StoreError::Metainfo { infohash, source })
     }
 
-    /// For filling: all callers share one open file.
+    /// For filling: all callers share one open file. What is a link to the owner's own file is never
+    /// written to.
     pub fn content(&self, infohash: Infohash) -> Result<Arc<ContentFile>, StoreError> {
-        if let Some(file) = self.0.files.lock().get(&infohash) {
-            return Ok(file.clone());
+        if let Some(file) = self.0.files.lock().get(&infohash).and_then(Weak::upgrade) {
+            return Ok(file);
         }
-        if self.stored_content(infohash)?.is_none() {
-            return Err(StoreError::UnknownContent(infohash));
+        match self.row(infohash)? {
+            None => return Err(StoreError::UnknownContent(infohash)),
+            Some(row) if row.linked_mtime_nanoseconds.is_some() => {
+                return Err(StoreError::OwnersFile { name: row.name });
+            }
+            Some(_) => {}
         }
         let path = self.folder(infohash).join(DATA);
-        let file = ContentFile::open(path.clone()).map_err(StoreError::io("open", path))?;
-        Ok(self.0.files.lock().entry(infohash).or_insert(Arc::new(file)).clone())
+        let file = self
+            .open_beneath(infohash, DATA, OFlag::O_RDWR)
+            .map_err(StoreError::io("open", &path))?;
+        let file = Arc::new(ContentFile::new(file, path));
+        self.0.files.lock().insert(infohash, Arc::downgrade(&file));
+        Ok(file)
     }
 
     /// Adds pieces whose hashes the caller has checked to the piece map, with the bytes that came
@@ -297,11 +312,25 @@ impl Store {
         Ok(step.commit()?)
     }
 
-    /// A descriptor of its own for the serving engine, read-only.
+    /// A descriptor of its own for serving, read-only.
     pub fn open_for_serving(&self, infohash: Infohash) -> io::Result<fs::File> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).custom_flags(libc::O_NOFOLLOW);
-        options.open(self.folder(infohash).join(DATA))
+        self.open_beneath(infohash, DATA, OFlag::O_RDONLY)
+    }
+
+    /// For looking at what is really on the disk: what is read goes past the page cache where the
+    /// filesystem can do that. Says whether it can.
+    pub fn open_past_cache(&self, infohash: Infohash) -> io::Result<(fs::File, bool)> {
+        match self.open_beneath(infohash, DATA, OFlag::O_RDONLY | OFlag::O_DIRECT) {
+            Ok(file) => Ok((file, true)),
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                self.open_for_serving(infohash).map(|file| (file, false))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn open_beneath(&self, infohash: Infohash, name: &str, flags: OFlag) -> io::Result<fs::File> {
+        self.0.contents.open(&Path::new(&infohash.to_string()).join(name), flags)
     }
 
     /// Forgets a content and frees its space. What it served stays in the ledger. Fine to repeat.
@@ -326,7 +355,16 @@ impl Store {
         let held = self.rows()?;
         for content in &held {
             let data = self.folder(content.infohash).join(DATA);
-            let found = fs::symlink_metadata(&data).ok().filter(|m| m.is_file());
+            let opened = self.open_for_serving(content.infohash);
+            let found = match opened.and_then(|file| file.metadata()) {
+                Ok(found) => Some(found),
+                Err(e) if is_gone(&e) => None,
+                // A disk with trouble has lost nothing yet.
+                Err(e) => {
+                    tracing::error!("cannot open {}: {e}", data.display());
+                    continue;
+                }
+            };
             let length = found.as_ref().map(|m| m.len());
             let changed = content
                 .linked_mtime_nanoseconds
@@ -378,8 +416,16 @@ impl Store {
             web_seed_bytes: row.web_seed_bytes,
             peer_bytes: row.peer_bytes,
             pinned: row.pinned,
+            linked: row.linked_mtime_nanoseconds.is_some(),
         })
     }
+}
+
+/// What lay there is not there any more, or is something else, as opposed to a disk that has trouble.
+pub fn is_gone(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::NotFound, io::ErrorKind::InvalidData];
+    let codes = [libc::ELOOP, libc::ENOTDIR, libc::EXDEV, libc::ENXIO];
+    kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|e| codes.contains(&e))
 }
 
 const SELECT_CONTENT: &str = "SELECT infohash, name, total_bytes, pieces, have, web_seed_bytes,

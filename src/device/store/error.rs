@@ -36,6 +36,11 @@ pub enum StoreError {
     JournalFull { contents: usize },
     #[error("content {0} is not held here")]
     UnknownContent(Infohash),
+    #[error(
+        "{name:?} is the owner's own file, which larderd never writes to; mend or restore it, and \
+         preload it again"
+    )]
+    OwnersFile { name: String },
     #[error("content {infohash}: {source}")]
     Metainfo { infohash: Infohash, source: MetainfoError },
     #[error("cannot {doing} {}: {source}", path.display())]

@@ -4,6 +4,7 @@
 //! moment neither loses what was synced nor counts it twice. What frames say is `logic::ledger`'s.
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -15,7 +16,7 @@ use nix::libc;
 use parking_lot::MutexGuard;
 use rusqlite::{OptionalExtension, TransactionBehavior};
 
-use super::{Store, StoreError, contents::as_integer, data_dir, ledger};
+use super::{Store, StoreError, chain, contents::as_integer, data_dir, ledger};
 use crate::logic::{
     ledger::{
         dating::{Stamp, When},
@@ -158,13 +159,18 @@ impl Store {
     fn apply(&self, sums: &Sums, sequence: u64) -> Result<(), StoreError> {
         let mut db = self.0.db.lock();
         let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut hours = BTreeSet::new();
         for ((when, infohash, class), usage) in sums {
             let delta = UsageDelta { infohash: *infohash, class: *class, usage: *usage };
             match when {
-                When::Hour(hour) => ledger::add_dated(&change, *hour, &delta)?,
+                When::Hour(hour) => {
+                    hours.insert(*hour);
+                    ledger::add_dated(&change, *hour, &delta)?;
+                }
                 When::Held(moment) => ledger::add_undated(&change, *moment, &delta)?,
             }
         }
+        chain::append(&change, &hours)?;
         change.execute(
             "INSERT INTO journal (place, applied_frame) VALUES (1, ?1)
              ON CONFLICT DO UPDATE SET applied_frame = ?1",

@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use super::{Store, StoreError, contents::as_integer};
+use super::{Store, StoreError, chain, contents::as_integer, prune::HOURS_KEPT};
 use crate::{
     api::{
         hub::{MAX_REPORT_LINES, Report},
@@ -57,6 +57,7 @@ impl Store {
         for UsageLine { infohash, hour, class, usage } in lines.iter().copied() {
             add_dated(&change, hour, &UsageDelta { infohash, class, usage })?;
         }
+        chain::append(&change, &lines.iter().map(|line| line.hour).collect())?;
         change.execute("DELETE FROM held_usage", [])?;
         change.commit()?;
         Ok(lines.iter().map(|line| line.usage.payload_bytes).sum())
@@ -178,7 +179,9 @@ impl Store {
     ) -> Result<Option<u64>, StoreError> {
         self.checkpoint_usage()?;
         let mut db = self.0.db.lock();
-        let mut rows = unreported(&db)?;
+        // Hubs refuse what is older, and with it everything else in the report.
+        let oldest = UtcHour(now.hour().0.saturating_sub(HOURS_KEPT));
+        let mut rows = unreported(&db, oldest)?;
         rows.retain(|row| !owners_own.contains(&row.infohash));
         let lines = ledger::lines_to_report(rows, MAX_REPORT_LINES);
         if lines.is_empty() {
@@ -197,6 +200,7 @@ impl Store {
             number,
             previous_hash: link.previous_hash,
             created_at: now,
+            ledger: Some(chain::sign_head(&change, key)?),
             lines,
         };
         let signed = Signed::new(&report, key);
@@ -242,7 +246,8 @@ impl Store {
     pub fn reported_bytes(&self) -> Result<u64, StoreError> {
         let db = self.0.db.lock();
         let mut query = db.prepare_cached(
-            "SELECT coalesce(sum(payload_bytes), 0) FROM report WHERE signed IS NULL",
+            "SELECT pruned_report_bytes + (SELECT coalesce(sum(payload_bytes), 0) FROM report
+                 WHERE signed IS NULL) FROM total",
         )?;
         Ok(query.query_row([], |row| bytes(row, 0))?)
     }
@@ -272,6 +277,7 @@ impl Store {
         let mut query = db.prepare(
             "SELECT infohash, sum(payload_bytes), sum(wire_bytes) FROM (
                 SELECT infohash, payload_bytes, wire_bytes FROM usage UNION ALL
+                SELECT infohash, payload_bytes, wire_bytes FROM lifetime UNION ALL
                 SELECT infohash, payload_bytes, wire_bytes FROM held_usage
              ) GROUP BY infohash",
         )?;
@@ -344,14 +350,15 @@ pub(super) fn add_undated(
     Ok(())
 }
 
-fn unreported(db: &Connection) -> rusqlite::Result<Vec<LedgerRow>> {
+fn unreported(db: &Connection, oldest: UtcHour) -> rusqlite::Result<Vec<LedgerRow>> {
     let mut query = db.prepare_cached(
         "SELECT hour, infohash, class, payload_bytes, wire_bytes, reported_payload_bytes,
             reported_wire_bytes FROM usage
-         WHERE payload_bytes > reported_payload_bytes OR wire_bytes > reported_wire_bytes
+         WHERE (payload_bytes > reported_payload_bytes OR wire_bytes > reported_wire_bytes)
+             AND hour >= ?2
          ORDER BY hour, infohash, class LIMIT ?1",
     )?;
-    let rows = query.query_map([as_integer(MAX_REPORT_LINES as u64)], |row| {
+    let rows = query.query_map(params![MAX_REPORT_LINES as u32, oldest.0], |row| {
         Ok(LedgerRow {
             hour: UtcHour(row.get(0)?),
             infohash: Infohash(row.get(1)?),
@@ -391,7 +398,7 @@ fn next_link(change: &Transaction) -> rusqlite::Result<Link> {
     Ok(last.map_or_else(Link::first, |(number, hash)| Link::after(number, &hash)))
 }
 
-fn to_text(signed: &Signed) -> String {
+pub(super) fn to_text(signed: &Signed) -> String {
     serde_json::to_string(signed).expect("three strings serialise")
 }
 
@@ -411,7 +418,7 @@ fn class_number(class: PeerClass) -> u8 {
     }
 }
 
-fn class(row: &Row<'_>, column: usize) -> rusqlite::Result<PeerClass> {
+pub(super) fn class(row: &Row<'_>, column: usize) -> rusqlite::Result<PeerClass> {
     match row.get::<_, u8>(column)? {
         0 => Ok(PeerClass::Wan),
         1 => Ok(PeerClass::Lan),

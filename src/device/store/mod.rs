@@ -3,18 +3,21 @@
 //! what goes into a report is `logic::ledger`'s business, what is held is `logic::placement`'s.
 
 mod adopt;
+mod beneath;
+mod chain;
 mod content_file;
 mod contents;
 mod data_dir;
 mod error;
 mod journal;
 mod ledger;
+mod prune;
 mod schema;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, atomic::AtomicBool},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicBool},
 };
 
 use parking_lot::Mutex;
@@ -23,11 +26,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     adopt::{AdoptError, Adopted, Room, Source},
+    chain::LedgerBreak,
     content_file::ContentFile,
-    contents::StoredContent,
+    contents::{StoredContent, is_gone},
     error::StoreError,
 };
 use self::{
+    beneath::Beneath,
     data_dir::{DataDir, Found},
     journal::Journal,
 };
@@ -39,13 +44,16 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     dir: DataDir,
+    /// The folder of all contents.
+    contents: Beneath,
     db: Mutex<Connection>,
     /// Locked before the database where both are needed. Set before anybody has the store.
     journal: OnceLock<Mutex<Journal>>,
     /// Usage may be waiting for its date. Asked each second by who must not wait for a lock.
     undated: AtomicBool,
-    /// Open content files, so that all users of one share a descriptor.
-    files: Mutex<BTreeMap<Infohash, Arc<ContentFile>>>,
+    /// Content files that are open for filling: all users of one share a descriptor, and the last one
+    /// closes it, since nobody may write to a file while it is served.
+    files: Mutex<BTreeMap<Infohash, Weak<ContentFile>>>,
     /// Sum of the ledger by content, kept in memory because the owner's page asks each second.
     egress: Mutex<BTreeMap<Infohash, Usage>>,
 }
@@ -60,8 +68,12 @@ impl Store {
         let dir = DataDir::open(data_dir)?;
         let found = dir.look()?;
         let db = schema::open(&dir.database())?;
+        let root = dir.content();
+        data_dir::create_private(&root)?;
+        let contents = Beneath::new(&root).map_err(StoreError::io("open", root))?;
         let store = Store(Arc::new(Inner {
             dir,
+            contents,
             db: Mutex::new(db),
             journal: OnceLock::new(),
             undated: AtomicBool::new(true),
@@ -69,6 +81,7 @@ impl Store {
             egress: Mutex::default(),
         }));
         let data_id = store.settle_identity(found)?;
+        store.begin_chain()?;
         let journal = store.open_journal(store.0.dir.journal(), ledger_id(&data_id))?;
         let _ = store.0.journal.set(Mutex::new(journal));
         store.prepare_scratch()?;

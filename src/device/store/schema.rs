@@ -97,6 +97,35 @@ const MIGRATIONS: &[&str] = &[
         SELECT zeroblob(16), 0, infohash, class, payload_bytes, wire_bytes FROM undated_usage;
     DROP TABLE undated_usage;
     ",
+    "
+    -- The chain: what the lines of an hour were after a change.
+    CREATE TABLE entry (
+        number INTEGER PRIMARY KEY,
+        hour INTEGER NOT NULL,
+        lines_hash BLOB NOT NULL,
+        -- Over the entry before and this one.
+        hash BLOB NOT NULL
+    );
+    CREATE INDEX entry_hour ON entry (hour);
+    -- What was served in hours that are no longer kept.
+    CREATE TABLE lifetime (
+        infohash BLOB PRIMARY KEY,
+        payload_bytes INTEGER NOT NULL,
+        wire_bytes INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE total (
+        place INTEGER PRIMARY KEY CHECK (place = 1),
+        -- Of the hours before this one, lines are missing.
+        pruned_before INTEGER NOT NULL DEFAULT 0,
+        pruned_reported_bytes INTEGER NOT NULL DEFAULT 0,
+        pruned_report_bytes INTEGER NOT NULL DEFAULT 0,
+        -- How often the lines did not fit the chain.
+        breaks INTEGER NOT NULL DEFAULT 0,
+        -- The chain's last entry at the last report, signed.
+        head TEXT
+    );
+    INSERT INTO total (place) VALUES (1);
+    ",
 ];
 
 /// Opens the file and brings it to the current shape.

@@ -1,4 +1,5 @@
 mod books;
+mod chain;
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 

@@ -1,22 +1,15 @@
 //! Telling an HTTP tracker that we are here, and hearing who else is (BEP 3, 7, 12, 23). The first
 //! tracker of the tiers that answers is enough. What it says of peers is not judged here.
 
-use std::{net::SocketAddr, time::Duration};
-
-use bencode::{BencodeValue, ByteBuf};
 use reqwest::Client;
 use url::Url;
 
 use super::UpstreamError;
 use crate::logic::{
-    bencoding,
     infohash::Infohash,
     node::AnnounceEvent,
-    outreach::{NAMED_MAX, compact_v4, compact_v6},
+    outreach::{Announced, MAX_ANSWER_BYTES, NAMED_MAX},
 };
-
-/// A few dozen peers, in the form that some trackers prefer to the compact one.
-const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
 pub struct AnnounceRequest<'a> {
     pub infohash: Infohash,
@@ -29,13 +22,6 @@ pub struct AnnounceRequest<'a> {
     pub downloaded: u64,
     pub event: AnnounceEvent,
     pub tracker_tiers: &'a [Vec<Url>],
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announced {
-    pub interval: Duration,
-    /// As the tracker says; [`NAMED_MAX`] of each address family at most.
-    pub peers: Vec<SocketAddr>,
 }
 
 pub async fn announce(
@@ -60,29 +46,7 @@ async fn announce_to(
 ) -> Result<Announced, UpstreamError> {
     let url = request.url(tracker);
     let answer = super::exchange::get(client, &url, MAX_ANSWER_BYTES).await?;
-    read_answer(&answer).map_err(|problem| UpstreamError::bad_answer(tracker, problem))
-}
-
-/// Peers in a form that is not compact (BEP 23) are passed over: a tracker was asked for the other.
-fn read_answer(answer: &[u8]) -> Result<Announced, String> {
-    type Value<'a> = BencodeValue<ByteBuf<'a>>;
-    let answer: Value<'_> = bencoding::from_bytes(answer).map_err(|e| e.to_string())?;
-    let BencodeValue::Dict(answer) = answer else { return Err("not a dictionary".into()) };
-    let bytes = |key: &[u8]| match answer.get(key) {
-        Some(BencodeValue::Bytes(bytes)) => Some(bytes.0),
-        _ => None,
-    };
-    if let Some(reason) = bytes(b"failure reason") {
-        return Err(String::from_utf8_lossy(reason).into_owned());
-    }
-    let seconds = match answer.get(&b"interval"[..]) {
-        Some(BencodeValue::Integer(seconds)) => u64::try_from(*seconds).ok(),
-        _ => None,
-    };
-    let seconds = seconds.ok_or("an answer without an interval")?;
-    let v4 = compact_v4(bytes(b"peers").unwrap_or_default(), NAMED_MAX);
-    let v6 = compact_v6(bytes(b"peers6").unwrap_or_default(), NAMED_MAX);
-    Ok(Announced { interval: Duration::from_secs(seconds), peers: v4.chain(v6).collect() })
+    Announced::parse(&answer).map_err(|problem| UpstreamError::bad_answer(tracker, problem))
 }
 
 impl AnnounceRequest<'_> {
@@ -160,32 +124,5 @@ mod tests {
         };
         assert!(announce(70).ends_with("&downloaded=30&left=70&compact=1&numwant=50&event=paused"));
         assert!(announce(0).ends_with("&left=0&compact=1&numwant=50"));
-    }
-
-    #[test]
-    fn reads_peers_of_both_families_and_no_more_than_asked_for() {
-        let many = "abcdef".repeat(NAMED_MAX + 5);
-        let answer = format!(
-            "d8:completei1e8:intervali1800e5:peers{}:{many}6:peers618:{}\x1a\x65e",
-            many.len(),
-            "b".repeat(16)
-        );
-        let announced = read_answer(answer.as_bytes()).expect("well-formed");
-        assert_eq!(announced.interval, Duration::from_secs(1800));
-        assert_eq!(announced.peers.len(), NAMED_MAX + 1);
-        assert_eq!(announced.peers[0], "97.98.99.100:25958".parse().expect("an address"));
-        assert!(announced.peers[NAMED_MAX].is_ipv6());
-        assert_eq!(announced.peers[NAMED_MAX].port(), 0x1a65);
-    }
-
-    #[test]
-    fn an_answer_without_readable_peers_is_an_answer_all_the_same() {
-        for answer in ["d8:intervali60ee", "d8:intervali60e5:peersld2:ip7:1.2.3.44:porti1eeee"] {
-            let announced = Announced { interval: Duration::from_secs(60), peers: vec![] };
-            assert_eq!(read_answer(answer.as_bytes()), Ok(announced));
-        }
-        let refused = read_answer(b"d14:failure reason8:not heree");
-        assert_eq!(refused, Err("not here".into()));
-        assert!(read_answer(b"d5:peers0:e").is_err() && read_answer(b"<html>").is_err());
     }
 }

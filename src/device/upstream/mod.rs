@@ -14,7 +14,7 @@ use std::time::Duration;
 use reqwest::{Client, redirect};
 use url::Url;
 
-pub use announce::{AnnounceRequest, Announced, announce};
+pub use announce::{AnnounceRequest, announce};
 pub use exchange::get;
 pub use hub::Hub;
 pub use repo::{Answer, FetchedList, ListRepository, Outcome};

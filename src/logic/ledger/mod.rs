@@ -1,6 +1,7 @@
 //! What goes into a report, and how reports hang together: the lines that were recorded but not yet
 //! reported, and the hash chain over the reports' exact texts. Must not know about storage or signing.
 
+pub mod chain;
 pub mod dating;
 pub mod frame;
 pub mod journal;

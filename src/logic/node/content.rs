@@ -26,6 +26,7 @@ pub(super) struct Content {
     pub complete: bool,
     pub part: Part,
     pub pinned: bool,
+    pub linked: bool,
     pub problem: Option<String>,
     /// What peers here took of it, since this process has served it.
     pub seen: Option<Seen>,
@@ -41,13 +42,18 @@ pub(super) struct Content {
 
 impl Content {
     pub fn stored(s: &Stored) -> Content {
-        Content {
+        let mut content = Content {
             stored: true,
             complete: s.complete,
             part: s.part,
             pinned: s.pinned,
+            linked: s.linked,
             ..Content::new(None, s.size_bytes)
+        };
+        if s.pinned && !s.complete {
+            content.damaged();
         }
+        content
     }
 
     pub fn wanted(entry: &Entry) -> Content {
@@ -63,6 +69,7 @@ impl Content {
             complete: false,
             part: Part::whole(),
             pinned: false,
+            linked: false,
             problem: None,
             seen: None,
             retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
@@ -107,6 +114,9 @@ impl Content {
     /// The operator's word on it changes. What is served already, because it is pinned, is
     /// announced soon after it is listed, and no longer than it is.
     pub fn follow(&mut self, entry: Option<&Entry>, announce_at: Monotonic) -> Option<Command> {
+        if self.entry.as_ref() == entry {
+            return None;
+        }
         let before = std::mem::replace(&mut self.entry, entry.cloned());
         if self.phase != Phase::Serving {
             return None;
@@ -133,6 +143,27 @@ impl Content {
         if self.phase == Phase::Filling {
             self.phase = Phase::Serving;
         }
+    }
+
+    /// It is served as far as it is held, and mended if there is a source to mend it from.
+    pub fn damaged(&mut self) {
+        self.complete = false;
+        if self.pinned && !self.is_mendable() {
+            let what = if self.linked { "your file is" } else { "some of it is" };
+            self.problem = Some(format!(
+                "{what} damaged, and those parts are not served; mend or restore it, then preload it again"
+            ));
+        }
+    }
+
+    /// Parts of it are missing, and there is somebody to have them from.
+    pub fn is_mendable(&self) -> bool {
+        !self.complete && !self.linked && self.entry.is_some()
+    }
+
+    /// What is being served already may have lost some of its pieces.
+    pub fn may_be_filled(&self) -> bool {
+        !self.complete && !self.linked && matches!(self.phase, Phase::Waiting | Phase::Serving)
     }
 
     pub fn announce(&self) -> Option<Command> {

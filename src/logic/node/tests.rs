@@ -135,7 +135,8 @@ fn policy() -> Policy {
 }
 
 fn stored(n: u8, size_bytes: u64, complete: bool) -> Stored {
-    Stored { infohash: hash(n), size_bytes, complete, part: Part::whole(), pinned: false }
+    let part = Part::whole();
+    Stored { infohash: hash(n), size_bytes, complete, part, pinned: false, linked: false }
 }
 
 fn pinned(n: u8, size_bytes: u64) -> Stored {
@@ -454,4 +455,39 @@ fn fills_only_the_part_that_the_list_gives_this_device() {
         .collect();
     assert_eq!(parts, [(hash(1), Part::of(50..100))]);
     assert_eq!(bench.node.snapshot().contents.len(), 1, "what is for others is not shown");
+}
+
+#[test]
+fn what_is_damaged_goes_on_being_served_and_is_filled_again() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
+    let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
+    bench.pass(0);
+    let commands = bench.event(Event::Damaged(hash(1)));
+    assert_eq!(
+        commands,
+        [Command::Fill { entry: entry(1, 100), part: Part::whole(), bytes_max: u64::MAX }],
+        "nothing is taken from its peers"
+    );
+    assert_eq!(bench.event(Event::Damaged(hash(1))), [], "it is being filled already");
+    bench.event(Event::FillCompleted(hash(1)));
+    assert_eq!(bench.phase(1), Some(Phase::Serving));
+}
+
+#[test]
+fn a_damaged_pin_is_mended_from_the_list_but_never_the_owners_own_file() {
+    let followed = || Some((list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY)));
+    let mut copied = Bench::new(vec![pinned(1, 100)], followed());
+    copied.pass(0);
+    assert_eq!(fills(&copied.event(Event::Damaged(hash(1)))), [hash(1)]);
+    let owners = Stored { linked: true, ..pinned(1, 100) };
+    let mut linked = Bench::new(vec![owners.clone()], followed());
+    linked.pass(0);
+    assert_eq!(fills(&linked.event(Event::Damaged(hash(1)))), []);
+    let problem = linked.node.snapshot().contents[0].problem.clone().expect("the owner is told");
+    assert!(problem.contains("preload it again"), "{problem}");
+
+    let damaged = Stored { complete: false, ..owners };
+    let mut restarted = Bench::standalone(vec![damaged]);
+    assert!(restarted.commands().contains(&Command::Serve(hash(1))), "the rest is served");
+    assert!(restarted.node.snapshot().contents[0].problem.is_some());
 }

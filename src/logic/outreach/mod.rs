@@ -6,6 +6,7 @@
 //! could have a host's ports scanned.
 
 mod addresses;
+mod answer;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use addresses::{compact_v4, compact_v6, may_call};
+pub use answer::{Announced, AnswerError, MAX_ANSWER_BYTES};
 
 use super::{governor::address_group, infohash::Infohash, now::Monotonic};
 

@@ -25,9 +25,6 @@ use super::{
     units::{HumanBytes, Micros},
 };
 
-/// What a copy is worth that the operator wants on other devices.
-const SURPLUS: f64 = 0.1;
-
 /// A content that has its space on disk already, whole or in part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Held {
@@ -129,7 +126,7 @@ pub fn plan(list: &HotList, held: &[Held], here: &Here, now: WallTime) -> Plan {
         }
     }
     candidates.sort_unstable_by(|a, b| {
-        let order = b.value.total_cmp(&a.value);
+        let order = a.surplus.cmp(&b.surplus).then(b.value.total_cmp(&a.value));
         order.then_with(|| (Reverse(a.held), a.infohash).cmp(&(Reverse(b.held), b.infohash)))
     });
 
@@ -165,6 +162,8 @@ struct Candidate {
     infohash: Infohash,
     part: Part,
     size_bytes: u64,
+    /// The operator wants it on other devices: it comes last.
+    surplus: bool,
     value: f64,
     held: bool,
     complete: bool,
@@ -192,7 +191,6 @@ fn candidate(
         (Some(held), None) if held.complete => held.part,
         (_, None) => return Err(Refusal::Elsewhere),
     };
-    let surplus = if wanted.is_none() { SURPLUS } else { 1.0 };
     // What a held content takes on disk counts, whatever the list says about its size.
     let size_bytes = match held {
         Some(held) if part == held.part => held.size_bytes,
@@ -208,7 +206,8 @@ fn candidate(
         infohash: entry.infohash,
         part,
         size_bytes,
-        value: scale.value(entry, held, now) * surplus,
+        surplus: wanted.is_none(),
+        value: scale.value(entry, held, now),
         held: held.is_some(),
         complete: held.is_some_and(|h| h.complete && h.part == part),
     })

@@ -39,6 +39,10 @@ pub enum Close {
     ContentRemoved,
     #[error("the content's file cannot be read")]
     Unreadable,
+    #[error("it wants a piece that turned out to be damaged here")]
+    PieceWithdrawn,
+    #[error("what it was sent could not be kept from changing")]
+    Unsafe,
     #[error("its content has as many connections as it may")]
     ContentFull,
     #[error("the same peer is here already")]

@@ -1,6 +1,10 @@
-//! What can be asked for: the contents on offer, by infohash, and which of their pieces are held.
+//! What can be asked for: the contents on offer, by infohash, which of their pieces are held, and which
+//! of those may leave. Checks no piece itself; it is told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{BlockRequest, METADATA_PIECE_BYTES, mse};
 use crate::logic::{bitfield::Bitfield, infohash::Infohash};
@@ -39,10 +43,17 @@ pub struct Content {
     /// Pieces that came while it was on the shelf, in order. A connection only remembers how far
     /// along it has told its peer.
     completed: Vec<u32>,
+    /// Of the held pieces, those that may leave: each was checked, and nothing has happened since that
+    /// could have changed its bytes.
+    proven: Bitfield,
+    /// Pieces that were on offer and turned out bad, until they are held again. Peers may still ask.
+    withdrawn: BTreeSet<u32>,
 }
 
 #[derive(Debug, Default)]
 pub struct Shelf {
+    /// Somebody checks pieces before they leave. If not, what is held may leave.
+    checks: bool,
     keys: BTreeMap<Infohash, ContentKey>,
     /// By what an encrypted handshake names them with.
     disguised: BTreeMap<[u8; 20], ContentKey>,
@@ -51,6 +62,11 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// On which a held piece waits until it is proven.
+    pub fn with_checks() -> Shelf {
+        Shelf { checks: true, ..Shelf::default() }
+    }
+
     /// Puts a content up. If it is there already, the pieces it did not have are added.
     pub fn add(&mut self, servable: Servable) -> Result<ContentKey, ShelfError> {
         let pieces = servable.total_bytes.div_ceil(u64::from(servable.piece_length.max(1)));
@@ -60,24 +76,30 @@ impl Shelf {
         {
             return Err(ShelfError::Geometry(servable.infohash));
         }
+        let trusts = !self.checks;
         if let Some(key) = self.find(servable.infohash)
             && let Some(content) = self.contents.get_mut(&key)
         {
-            servable.have.iter_held().for_each(|piece| content.complete(piece));
+            servable.have.iter_held().for_each(|piece| content.complete(piece, trusts));
             return Ok(key);
         }
         let key = ContentKey(self.next_key);
         self.next_key += 1;
         self.keys.insert(servable.infohash, key);
         self.disguised.insert(mse::disguise(servable.infohash), key);
-        self.contents.insert(key, Content { servable, completed: vec![] });
+        let proven = match trusts {
+            true => servable.have.clone(),
+            false => Bitfield::empty(servable.have.pieces()),
+        };
+        let withdrawn = BTreeSet::new();
+        self.contents.insert(key, Content { servable, completed: vec![], proven, withdrawn });
         Ok(key)
     }
 
     /// A piece is held now. Unknown contents and pieces are ignored.
     pub fn have(&mut self, infohash: Infohash, piece: u32) -> Option<ContentKey> {
-        let key = self.find(infohash)?;
-        self.contents.get_mut(&key)?.complete(piece);
+        let (key, trusts) = (self.find(infohash)?, !self.checks);
+        self.contents.get_mut(&key)?.complete(piece, trusts);
         Some(key)
     }
 
@@ -99,6 +121,10 @@ impl Shelf {
 
     pub fn get(&self, key: ContentKey) -> Option<&Content> {
         self.contents.get(&key)
+    }
+
+    pub fn get_mut(&mut self, key: ContentKey) -> Option<&mut Content> {
+        self.contents.get_mut(&key)
     }
 }
 
@@ -135,9 +161,70 @@ impl Content {
         (end <= piece_bytes).then(|| start + u64::from(block.begin))
     }
 
-    fn complete(&mut self, piece: u32) {
+    /// Which piece the byte at `offset` of the file belongs to.
+    pub fn piece_at(&self, offset: u64) -> u32 {
+        u32::try_from(offset / u64::from(self.servable.piece_length)).unwrap_or(u32::MAX)
+    }
+
+    pub fn piece_offset(&self, piece: u32) -> u64 {
+        u64::from(piece) * u64::from(self.servable.piece_length)
+    }
+
+    /// Whether a piece is held and was checked: the one question before each block.
+    pub fn may_leave(&self, piece: u32) -> bool {
+        self.proven.has(piece)
+    }
+
+    pub fn all_may_leave(&self) -> bool {
+        self.proven.held() == self.servable.have.held()
+    }
+
+    /// A held piece was checked. False if it is not held, or no longer.
+    pub fn prove(&mut self, piece: u32) -> bool {
+        let held = self.servable.have.has(piece);
+        if held {
+            self.proven.set(piece);
+        }
+        held
+    }
+
+    /// What was found out about a piece holds no longer: it waits for the next check.
+    pub fn doubt(&mut self, piece: u32) {
+        self.proven.clear(piece);
+    }
+
+    /// The same for all pieces but `except`.
+    pub fn doubt_all(&mut self, except: &[u32]) {
+        let kept = except.iter().filter(|piece| self.proven.has(**piece)).copied();
+        let kept: Vec<u32> = kept.collect();
+        self.proven = Bitfield::empty(self.servable.have.pieces());
+        kept.iter().for_each(|piece| {
+            self.proven.set(*piece);
+        });
+    }
+
+    /// A piece turned out bad: it is not held any more. False if it was not held.
+    pub fn withdraw(&mut self, piece: u32) -> bool {
+        self.proven.clear(piece);
+        let was_held = self.servable.have.clear(piece);
+        if was_held {
+            self.withdrawn.insert(piece);
+        }
+        was_held
+    }
+
+    /// A peer that asks for it was told that it is here.
+    pub fn is_withdrawn(&self, piece: u32) -> bool {
+        !self.withdrawn.is_empty() && self.withdrawn.contains(&piece)
+    }
+
+    fn complete(&mut self, piece: u32, trusted: bool) {
         if self.servable.have.set(piece) {
             self.completed.push(piece);
+            self.withdrawn.remove(&piece);
+        }
+        if trusted {
+            self.prove(piece);
         }
     }
 }
@@ -187,5 +274,32 @@ pub(super) mod tests {
         shelf.remove(Infohash([7; 20]));
         assert!(shelf.get(key).is_none());
         assert_ne!(shelf.add(servable(Bitfield::full(5))), Ok(key));
+    }
+
+    #[test]
+    fn with_checks_a_piece_leaves_only_once_it_is_proven_and_until_it_is_doubted() {
+        let mut shelf = Shelf::with_checks();
+        let key = shelf.add(servable(Bitfield::full(5))).expect("fits");
+        let content = shelf.get_mut(key).expect("just added");
+        assert!(!content.may_leave(1) && !content.all_may_leave());
+        assert!(content.prove(1) && content.prove(2) && content.may_leave(1));
+        content.doubt_all(&[2, 3]);
+        assert_eq!([1, 2, 3].map(|piece| content.may_leave(piece)), [false, true, false]);
+        content.doubt(2);
+        assert!(!content.may_leave(2));
+    }
+
+    #[test]
+    fn a_withdrawn_piece_is_gone_until_it_is_held_again_and_told_anew() {
+        let mut shelf = Shelf::with_checks();
+        let key = shelf.add(servable(Bitfield::full(5))).expect("fits");
+        let content = shelf.get_mut(key).expect("just added");
+        assert!(content.prove(3) && content.withdraw(3) && !content.withdraw(3));
+        assert!(!content.may_leave(3) && !content.held().has(3) && content.is_withdrawn(3));
+        assert!(!content.prove(3), "a check that was under way says nothing about a lost piece");
+        shelf.have(Infohash([7; 20]), 3);
+        let content = shelf.get(key).expect("still there");
+        assert!(!content.is_withdrawn(3) && !content.may_leave(3));
+        assert_eq!(content.completed(), [3]);
     }
 }

@@ -41,6 +41,11 @@ impl OutgoingBlock {
         (self.sent == HEADER_BYTES + self.length).then_some(self.length)
     }
 
+    /// Some of it has left, the header included.
+    pub fn has_begun(&self) -> bool {
+        self.sent > 0
+    }
+
     fn block_sent(&self) -> u32 {
         self.sent.saturating_sub(HEADER_BYTES)
     }

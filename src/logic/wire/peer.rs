@@ -4,6 +4,7 @@
 //! Out goes, in this order: the rest of a block that has begun, control messages, HAVEs, metadata,
 //! blocks. So a message is never cut by another, and a stranger's queue costs 12 bytes a request.
 
+mod checks;
 mod greeting;
 
 use std::{net::IpAddr, time::Duration};
@@ -108,6 +109,8 @@ pub struct PeerSession {
     sending: Option<OutgoingBlock>,
     deliveries: Deliveries,
     effort: Effort,
+    /// Requests for pieces that we had to take back.
+    withdrawn_refused: u32,
     merit: Merit,
     opened_at: Monotonic,
     heard_at: Monotonic,
@@ -138,6 +141,7 @@ impl PeerSession {
             sending: None,
             deliveries: Deliveries::default(),
             effort: Effort::default(),
+            withdrawn_refused: 0,
             merit: Merit::new(now),
             opened_at: now,
             heard_at: now,
@@ -231,11 +235,14 @@ impl PeerSession {
         if !self.envelope.answer().is_empty() {
             return Some(Chunk::Opening(self.envelope.answer()));
         }
-        if self.sending.is_none()
-            && self.outbox.is_empty()
+        if self.sending.is_none_or(|block| !block.has_begun())
             && let Some(key) = self.content
         {
-            self.refill(shelf.get(key)?);
+            let content = shelf.get(key)?;
+            self.put_back_doubtful(content);
+            if self.sending.is_none() && self.outbox.is_empty() {
+                self.refill(content);
+            }
         }
         let limit = MAX_GRANT_STREAM_BYTES;
         if let (Some(sending), Some(key)) = (&self.sending, self.content) {
@@ -263,26 +270,29 @@ impl PeerSession {
                 && self.envelope.is_plain()
         });
         content.into_iter().flat_map(|content| {
-            let asked = self
-                .requests
-                .iter()
-                .map_while(|block| Some(OutgoingBlock::new(*block, content.offset_of(*block)?)));
-            self.sending.into_iter().chain(asked)
+            let ready = self.requests.iter().take_while(|block| content.may_leave(block.piece));
+            let asked = ready.map_while(|b| Some(OutgoingBlock::new(*b, content.offset_of(*b)?)));
+            let in_hand = self
+                .sending
+                .filter(|b| b.has_begun() || content.may_leave(content.piece_at(b.offset())));
+            in_hand.into_iter().chain(asked)
         })
     }
 
-    /// Whether `poll_chunk` would find anything.
+    /// Whether `poll_chunk` would find anything. Blocks that wait for a check do not count.
     pub fn has_output(&self, shelf: &Shelf) -> bool {
-        let haves = || {
+        let next_of_content = || {
             let content = self.content.and_then(|key| shelf.get(key));
-            content.is_some_and(|c| c.completed().len() > self.haves_told)
+            content.is_some_and(|c| {
+                let ready = || self.requests.front().is_some_and(|b| c.may_leave(b.piece));
+                c.completed().len() > self.haves_told || ready()
+            })
         };
         !self.envelope.answer().is_empty()
             || self.sending.is_some()
             || !self.outbox.is_empty()
             || !self.metadata.is_empty()
-            || !self.requests.is_empty()
-            || haves()
+            || next_of_content()
     }
 
     /// When `handle_timeout` is due. Later activity moves it, so look again before acting on it.
@@ -480,6 +490,9 @@ impl PeerSession {
         if may_have && self.requests.push(block) != Queued::Full {
             return Ok(());
         }
+        if content.is_withdrawn(block.piece) {
+            return self.refuse_withdrawn(block);
+        }
         if !self.effort.take_refusal(now) {
             return Err(Close::TooMuch);
         }
@@ -531,9 +544,11 @@ impl PeerSession {
         } else if let Some(piece) = self.metadata.pop() {
             let payload = MetadataMessage::answer(content.info_bytes(), piece).encode();
             self.say(Message::Extended { id: self.metadata_id, payload: &payload });
-        } else if let Some(block) = self.requests.pop()
+        } else if let Some(block) = self.requests.front()
+            && content.may_leave(block.piece)
             && let Some(offset) = content.offset_of(block)
         {
+            self.requests.pop();
             self.sending = Some(OutgoingBlock::new(block, offset));
         }
     }

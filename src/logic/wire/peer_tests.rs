@@ -1,5 +1,7 @@
 //! Scenes with one peer, in memory.
 
+#[path = "peer_check_tests.rs"]
+mod checks;
 #[path = "peer_limit_tests.rs"]
 mod limits;
 

@@ -45,6 +45,25 @@ impl RequestQueue {
         true
     }
 
+    /// Puts back what `pop` gave.
+    pub fn push_front(&mut self, block: BlockRequest) {
+        self.queue.push_front(block);
+    }
+
+    /// What `pop` would give.
+    pub fn front(&self) -> Option<BlockRequest> {
+        self.queue.front().copied()
+    }
+
+    /// Takes out what waits of one piece.
+    pub fn take_piece(&mut self, piece: u32) -> Vec<BlockRequest> {
+        let taken: Vec<_> = self.queue.iter().filter(|b| b.piece == piece).copied().collect();
+        if !taken.is_empty() {
+            self.queue.retain(|b| b.piece != piece);
+        }
+        taken
+    }
+
     /// Empties the queue; what was in it may have to be rejected (BEP 6).
     pub fn take_all(&mut self) -> VecDeque<BlockRequest> {
         std::mem::take(&mut self.queue)

@@ -100,12 +100,18 @@ impl Loop {
                 Ok(Turn::Sent { .. }) => self.lan_turns.pass(),
                 Ok(Turn::Nothing | Turn::Blocked) => {
                     self.lan_turns.leave();
-                    if let Some(connection) = self.connection(index) {
-                        connection.in_turns = false;
-                    }
+                    self.handle_left_turns(index);
+                }
+                Ok(Turn::Cold(piece)) => {
+                    self.handle_cold(index, piece);
+                    self.lan_turns.leave();
+                    self.handle_left_turns(index);
                 }
                 Ok(Turn::Wait(_) | Turn::Paused) => return,
-                Err(why) => self.close(index, why, now),
+                Err(why) => {
+                    self.handle_unreadable(index, why);
+                    self.close(index, why, now);
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod admission;
 mod books;
+mod checks;
 mod lan;
 mod measure;
 mod outreach;
@@ -10,7 +11,7 @@ mod pacing;
 mod sending;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
     sync::{
@@ -24,9 +25,9 @@ use std::{
 use mio::{Events, Interest, Poll, Token, Waker, event::Event, net::TcpListener};
 use rand::{SeedableRng, rngs::StdRng};
 
-use self::{measure::Measure, pacing::Shares};
+use self::{checks::Withholding, measure::Measure, pacing::Shares};
 use super::{
-    OpenContent, ServeCommand, ServeSettings, SharedStats,
+    CheckPieces, OpenContent, ServeCommand, ServeSettings, SharedStats,
     connection::{Connection, ReadEnd, SCRATCH_BYTES},
     deadlines::{Deadlines, Who},
     files::OpenFiles,
@@ -41,7 +42,7 @@ use crate::logic::{
     now::Monotonic,
     outreach::Outreach,
     usage::{PeerClass, Usage, UsageDelta},
-    wire::{Close, LocalPeer, Shelf, mse::Keyring},
+    wire::{Close, ContentKey, LocalPeer, Shelf, mse::Keyring},
 };
 
 const WAKER: Token = Token(usize::MAX);
@@ -98,6 +99,10 @@ pub(super) struct Loop {
 
     shelf: Shelf,
     files: OpenFiles,
+    checker: Option<Box<dyn CheckPieces>>,
+    /// Checks that are under way.
+    asked: BTreeSet<(ContentKey, u32)>,
+    withholding: Vec<Withholding>,
     choker: Choker,
     pacer: Pacer,
     turns: Turns<u32>,
@@ -125,6 +130,7 @@ impl Loop {
         us: LocalPeer,
         may_call: fn(SocketAddr) -> bool,
         content: Box<dyn OpenContent>,
+        checker: Option<Box<dyn CheckPieces>>,
         inbox: Receiver<Request>,
         stats: Arc<SharedStats>,
     ) -> io::Result<(Loop, Waker)> {
@@ -164,8 +170,11 @@ impl Loop {
             keyring: Keyring::new(StdRng::from_rng(&mut rand::rng())),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             pipe: BlockPipe::new()?,
-            shelf: Shelf::default(),
-            files: OpenFiles::new(content),
+            shelf: if checker.is_some() { Shelf::with_checks() } else { Shelf::default() },
+            files: OpenFiles::new(content, checker.is_some()),
+            checker,
+            asked: BTreeSet::new(),
+            withholding: vec![],
             choker: Choker::new(slots_for(Allowance::Paused)),
             pacer: Pacer::new(Allowance::Paused, Monotonic::START),
             turns: Turns::default(),
@@ -289,6 +298,7 @@ impl Loop {
             self.accept_retry_at,
             self.measure_at(),
             self.call_at(),
+            self.withholding_at(),
         ];
         let next = waits.into_iter().flatten().min()?;
         Some(next.saturating_since(self.now()))
@@ -330,10 +340,17 @@ impl Loop {
                     self.close(index, Close::ContentRemoved, now);
                 }
                 self.shelf.remove(infohash);
+                self.asked.retain(|(asked_of, _)| *asked_of != key);
                 self.choker.forget(key);
                 self.outreach.handle_removed(infohash);
-                self.files.forget(key);
+                self.files.remove(key);
             }
+            ServeCommand::Proven { infohash, piece, bytes } => {
+                self.take_proof(infohash, piece, bytes, now);
+            }
+            ServeCommand::Withdraw { infohash, pieces } => self.withdraw(infohash, &pieces, now),
+            ServeCommand::Distrust { infohash } => self.distrust(infohash),
+            ServeCommand::Withhold { infohash } => self.withhold(infohash, now),
             ServeCommand::SetWeight { infohash, weight } => {
                 if let Some(key) = self.shelf.find(infohash) {
                     self.choker.set_weight(key, weight);
@@ -393,6 +410,7 @@ impl Loop {
                 self.choker.handle_not_interested(index, now);
             }
         }
+        self.ask_for_checks(index);
         self.join_turns(index);
     }
 
@@ -403,6 +421,7 @@ impl Loop {
         while let Some(who) = self.deadlines.pop_due(now) {
             self.handle_deadline(who, now);
         }
+        self.look_at_withheld(now);
     }
 
     fn handle_deadline(&mut self, (index, generation): Who, now: Monotonic) {

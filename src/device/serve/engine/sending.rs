@@ -56,9 +56,12 @@ impl Loop {
                         self.choker.handle_full(index, now);
                     }
                     self.turns.leave();
-                    if let Some(connection) = self.connection(index) {
-                        connection.in_turns = false;
-                    }
+                    self.handle_left_turns(index);
+                }
+                Ok(Turn::Cold(piece)) => {
+                    self.handle_cold(index, piece);
+                    self.turns.leave();
+                    self.handle_left_turns(index);
                 }
                 Ok(Turn::Wait(at)) => {
                     self.shares.handle_wait();
@@ -66,7 +69,10 @@ impl Loop {
                     return;
                 }
                 Ok(Turn::Paused) => return,
-                Err(why) => self.close(index, why, now),
+                Err(why) => {
+                    self.handle_unreadable(index, why);
+                    self.close(index, why, now);
+                }
             }
         }
         if self.pacer.allowance() != Allowance::Unlimited {
@@ -103,6 +109,14 @@ impl Loop {
             }
         }
         Ok(turn)
+    }
+
+    /// It may have nothing because what it wants has to be checked first.
+    pub(super) fn handle_left_turns(&mut self, index: u32) {
+        if let Some(connection) = self.connection(index) {
+            connection.in_turns = false;
+        }
+        self.ask_for_checks(index);
     }
 
     /// A connection with something to send and room for it stands in the ring.

@@ -91,7 +91,7 @@ impl Stage {
         std::fs::write(dir.path().join(infohash.to_string()), &data).expect("writes");
         let address = settings.listeners[0].local_addr().expect("bound");
         let folder = Folder(dir.path().to_owned());
-        let engine = Engine::start_with(settings, timeouts, |_| true, Box::new(folder))
+        let engine = Engine::start_with(settings, timeouts, |_| true, Box::new(folder), None)
             .expect("the engine starts");
         let stage = Stage { dir, data, info, infohash, address, engine };
         stage.engine.send(ServeCommand::SetAllowance(allowance));

@@ -1,5 +1,5 @@
-//! The one place of the serving engine with `unsafe`: what neither nix nor socket2 wraps of a TCP
-//! socket's questions and settings. Nothing else belongs here.
+//! The one place of the device with `unsafe`: what neither nix nor socket2 wraps of the kernel's calls
+//! about TCP sockets and files. Each does one call. Nothing else belongs here.
 #![allow(unsafe_code)]
 
 use std::{io, mem::size_of, os::fd::AsRawFd};
@@ -105,6 +105,67 @@ pub fn set_max_pacing_rate(socket: &impl AsRawFd, bytes_per_second: u32) -> io::
             size_of::<u32>() as libc::socklen_t,
         )
     };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}
+
+/// Has everyone who opens the file for writing, or truncates it, wait until `give_up_lease`, for 45
+/// seconds at most (F_SETLEASE of fcntl(2)); SIGIO tells of it. An error if somebody has it open for
+/// writing, if it is another user's, or if the filesystem cannot.
+pub fn take_read_lease(file: &impl AsRawFd) -> io::Result<()> {
+    set_lease(file, libc::F_RDLCK)
+}
+
+pub fn give_up_lease(file: &impl AsRawFd) -> io::Result<()> {
+    set_lease(file, libc::F_UNLCK)
+}
+
+/// Somebody waits for the end of the lease, or the kernel has ended it.
+pub fn lease_is_wanted_back(file: &impl AsRawFd) -> bool {
+    // SAFETY: the descriptor is open as long as `file` is borrowed; F_GETLEASE takes no argument.
+    let held = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) };
+    held != libc::F_RDLCK
+}
+
+fn set_lease(file: &impl AsRawFd, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as `file` is borrowed; F_SETLEASE takes an int.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}
+
+/// Whether the page cache has this byte of a file, so that reading it waits for no disk (RWF_NOWAIT of
+/// preadv2(2)). Yes where the kernel or the filesystem cannot tell.
+pub fn is_resident(file: &impl AsRawFd, offset: u64) -> bool {
+    let mut byte = 0u8;
+    let part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // The kernel takes the offset in two registers, of which 64-bit ones need only the first.
+    let (low, high) = (offset as libc::c_long, (offset >> 32) as libc::c_long);
+    // SAFETY: the descriptor is open as long as `file` is borrowed; the kernel reads one live iovec and
+    // writes at most one byte, to a live one.
+    let read = unsafe {
+        libc::syscall(
+            libc::SYS_preadv2,
+            file.as_raw_fd(),
+            &raw const part,
+            1 as libc::c_long,
+            low,
+            high,
+            libc::c_long::from(libc::RWF_NOWAIT),
+        )
+    };
+    read >= 0 || nix::errno::Errno::last() != nix::errno::Errno::EAGAIN
+}
+
+/// This thread's reads and writes come after everybody else's (IOPRIO_CLASS_IDLE of ioprio_set(2)), as
+/// far as the disk's scheduler goes by that.
+pub fn yield_disk() -> io::Result<()> {
+    const WHO_PROCESS: libc::c_long = 1;
+    const THIS_THREAD: libc::c_long = 0;
+    const CLASS_IDLE: libc::c_long = 3 << 13;
+    // SAFETY: three integers; the kernel keeps nothing of ours.
+    let result =
+        unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, THIS_THREAD, CLASS_IDLE) };
     nix::errno::Errno::result(result)?;
     Ok(())
 }
