@@ -172,6 +172,9 @@ pub struct ContentView {
     pub filled_by_peer_bytes: u64,
     /// Why a fill is not going on, in one sentence.
     pub problem: Option<String>,
+    /// The same, when it is by the owner's own rules and ends by itself: it waits for its window.
+    #[serde(default)]
+    pub waits: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

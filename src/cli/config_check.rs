@@ -77,7 +77,7 @@ fn check(file: &Path, program: Option<Program>) -> (Program, Result<(), ConfigEr
 
 /// By what only one of the two has; by the file's name when the content does not tell.
 fn guess(file: &Path, text: &str) -> Program {
-    let device = ["hub", "serve", "cache", "admin"];
+    let device = ["hub", "serve", "schedule", "caps", "fill", "cache", "admin"];
     let hub = ["tracker", "metadata", "policy", "public_url", "listen"];
     let known = |words: &[&str]| {
         let table: toml::Table = toml::from_str(text).unwrap_or_default();

@@ -90,3 +90,54 @@ async fn complete(torrent: &ManagedTorrent, patience: Duration) -> Result<(), Fe
 fn received(torrent: &ManagedTorrent) -> u64 {
     torrent.stats().live.map_or(0, |live| live.snapshot.fetched_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logic::metainfo::{File, NewLayout, NewMetainfo};
+
+    /// librqbit makes the files as soon as it knows their names, before anything was downloaded.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_in_a_torrent_leads_out_of_the_folder() {
+        let outer = tempfile::tempdir().expect("a folder");
+        let folder = outer.path().join("in/here");
+        std::fs::create_dir_all(&folder).expect("creates");
+        let absolute = outer.path().join("absolute").display().to_string();
+        let long = "x".repeat(5000);
+        let hostile: [&[&str]; 6] = [
+            &["..", "..", "evil"],
+            &["../../evil"],
+            &[&absolute],
+            &["a\0b"],
+            &[&long],
+            &["sub", "..", "..", "..", "evil"],
+        ];
+        for path in hostile {
+            let path: Vec<String> = path.iter().map(|name| (*name).to_owned()).collect();
+            let files = [
+                File { path: path.clone(), length: 10 },
+                File { path: vec!["plain".into()], length: 10 },
+            ];
+            let (torrent, _) = NewMetainfo {
+                name: "..",
+                piece_length: 16 * 1024,
+                pieces: &[7; 20],
+                layout: NewLayout::Directory { files: &files },
+                private: false,
+                tracker_tiers: &[],
+                web_seeds: &[],
+            }
+            .encode();
+            let nobody = vec!["127.0.0.1:1".parse().expect("an address")];
+            let patience = Duration::from_millis(50);
+            let result = fetch(torrent.into(), nobody, &folder, patience).await;
+            assert!(result.is_err(), "{path:?}");
+            let names = |path: &Path| -> Vec<_> {
+                let entries = std::fs::read_dir(path).expect("lists");
+                entries.map(|e| e.expect("is there").file_name()).collect()
+            };
+            assert_eq!(names(outer.path()), ["in"], "{path:?}");
+            assert_eq!(names(&outer.path().join("in")), ["here"], "{path:?}");
+        }
+    }
+}

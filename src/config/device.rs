@@ -7,9 +7,10 @@ use url::Url;
 
 use super::Settings;
 use crate::logic::{
+    fill::{Hours, RATE_MIN_BYTES_PER_SECOND},
     governor::{
         Prefix,
-        allowance::{self, Asymmetry, DAY_NAMES, Schedule, UTC_OFFSET_MINUTES},
+        allowance::{self, Asymmetry, DAY_NAMES, Schedule, Share, UTC_OFFSET_MINUTES},
     },
     placement::{Budgets, FLASH_BYTES_PER_DAY_DEFAULT, FLASH_PERCENT_OF_EGRESS_DEFAULT},
     units::{GIB, KIB, MIB},
@@ -29,6 +30,7 @@ pub struct DeviceConfig {
     pub serve: Serve,
     pub schedule: Week,
     pub caps: Caps,
+    pub fill: Fill,
     pub cache: Cache,
     pub admin: Admin,
 }
@@ -106,6 +108,16 @@ pub struct Caps {
     pub line_egress_to_ingress_max_30_days: u32,
 }
 
+/// How content comes in.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Fill {
+    /// Zero is no limit.
+    pub ingress_bytes_per_second_max: u64,
+    pub yields_to_household: bool,
+    pub windows: Week,
+}
+
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cache {
@@ -148,6 +160,7 @@ impl Default for DeviceConfig {
             serve: Serve::default(),
             schedule: Week::default(),
             caps: Caps::default(),
+            fill: Fill::default(),
             cache: Cache::default(),
             admin: Admin::default(),
         }
@@ -254,11 +267,11 @@ impl Default for Week {
 }
 
 impl Week {
-    /// Or one sentence on what to change.
-    pub fn settle(&self) -> Result<Schedule, String> {
+    /// Or one sentence on what to change in this section of the file.
+    pub fn settle(&self, section: &str) -> Result<Schedule, String> {
         if !UTC_OFFSET_MINUTES.contains(&self.utc_offset_minutes) {
             return Err(format!(
-                "schedule.utc_offset_minutes is {}: it must be from {} to {}, such as 480 for UTC+8",
+                "{section}.utc_offset_minutes is {}: it must be from {} to {}, such as 480 for UTC+8",
                 self.utc_offset_minutes,
                 UTC_OFFSET_MINUTES.start(),
                 UTC_OFFSET_MINUTES.end()
@@ -276,7 +289,7 @@ impl Week {
         let mut schedule =
             Schedule { utc_offset_minutes: self.utc_offset_minutes, ..Schedule::default() };
         for ((name, text), day) in DAY_NAMES.iter().zip(days).zip(&mut schedule.week) {
-            *day = Schedule::parse_day(text).map_err(|e| format!("schedule.{name} {e}"))?;
+            *day = Schedule::parse_day(text).map_err(|e| format!("{section}.{name} {e}"))?;
         }
         Ok(schedule)
     }
@@ -304,6 +317,38 @@ impl Caps {
             ratio_max_24_hours: ratio(self.line_egress_to_ingress_max_24_hours),
             ratio_max_30_days: ratio(self.line_egress_to_ingress_max_30_days),
         }
+    }
+}
+
+impl Default for Fill {
+    fn default() -> Self {
+        Fill {
+            ingress_bytes_per_second_max: 0,
+            yields_to_household: true,
+            windows: Week::default(),
+        }
+    }
+}
+
+impl Fill {
+    /// Or one sentence on what to change.
+    pub fn settle(&self) -> Result<Hours, String> {
+        let rate = self.ingress_bytes_per_second_max;
+        if (1..RATE_MIN_BYTES_PER_SECOND).contains(&rate) {
+            return Err(format!(
+                "fill.ingress_bytes_per_second_max is {rate}: it must be at least \
+                 {RATE_MIN_BYTES_PER_SECOND}, or 0 for no limit; to fill at certain hours only, use \
+                 fill.windows"
+            ));
+        }
+        let week = self.windows.settle("fill.windows")?;
+        let is_part = |share: &Share| !share.is_off() && *share != Share::FULL;
+        if rate == 0 && week.week.iter().flatten().any(is_part) {
+            return Err("fill.windows has hours of 1 to 9, which are parts of \
+                        fill.ingress_bytes_per_second_max: set that too, or write F or 0"
+                .into());
+        }
+        Ok(Hours { week, bytes_per_second_max: Some(rate).filter(|rate| *rate > 0) })
     }
 }
 
@@ -335,7 +380,8 @@ impl Settings for DeviceConfig {
 
     fn check(&self) -> Result<(), String> {
         self.serve.check()?;
-        self.schedule.settle()?;
+        self.schedule.settle("schedule")?;
+        self.fill.settle()?;
         match &self.hub.url {
             Some(url) if !matches!(url.scheme(), "http" | "https") => {
                 Err("hub.url must start with http:// or https://".into())
@@ -387,6 +433,9 @@ mod tests {
             "[schedule]\nutc_offset_minutes = 900",
             "[schedule]\nfriday = \"FFFF\"",
             "[schedule]\nfriday = \"xFFFFFFFFFFFFFFFFFFFFFFF\"",
+            "[fill]\ningress_bytes_per_second_max = 1000",
+            "[fill.windows]\nfriday = \"FFFF\"",
+            "[fill.windows]\nfriday = \"555555555555555555555555\"",
             "[hub]\nclaim_code = \"abc\"",
             "[serve]\nlan_prefixes = [\"192.168.1.1\"]",
             "[serve]\nlan_prefixes = [\"0.0.0.0/0\"]",
@@ -419,6 +468,19 @@ mod tests {
         let error = parse("[schedule]\nfriday = \"FFFF\"").expect_err("refused").to_string();
         assert!(error.contains("schedule.friday needs 24 characters"), "{error}");
         assert!(error.ends_with("has 4"), "{error}");
+    }
+
+    #[test]
+    fn fill_windows_are_a_week_of_their_own() {
+        let text = "[fill]\ningress_bytes_per_second_max = 1000000\n\
+                    [fill.windows]\nfriday = \"FF5500000000000000000000\"";
+        let hours = parse(text).expect("parses").fill.settle().expect("fine");
+        assert_eq!(hours.bytes_per_second_max, Some(1_000_000));
+        assert_eq!(hours.week.week[4][2], Share::percent(50));
+        assert_eq!(parse("").expect("parses").fill.settle(), Ok(Hours::default()));
+        let error = parse("[fill.windows]\nfriday = \"F\"").expect_err("refused").to_string();
+        assert!(error.contains("fill.windows.friday needs 24 characters"), "{error}");
+        assert!(parse("[fill]\nrate = 1").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::Settings;
-use crate::logic::{hotlist::is_host_and_port, units::Micros};
+use crate::logic::{governor::Prefix, hotlist::is_host_and_port, units::Micros};
 
 /// Three quarters of the connections that the hub takes.
 const WAITERS_MAX: u32 = 3072;
@@ -56,6 +56,8 @@ pub struct PolicySettings {
     pub price_per_gb: BTreeMap<String, Micros>,
     pub list_interval_seconds: u32,
     pub report_interval_seconds: u32,
+    /// Networks, beside the public internet, in which devices may use web seeds.
+    pub private_web_seeds: Vec<String>,
 }
 
 impl Default for HubConfig {
@@ -123,6 +125,7 @@ impl Default for PolicySettings {
             price_per_gb: [("standard".to_owned(), Micros(100_000))].into(),
             list_interval_seconds: 50,
             report_interval_seconds: 900,
+            private_web_seeds: vec![],
         }
     }
 }
@@ -149,6 +152,9 @@ impl Settings for HubConfig {
         }
         if self.tracker.interval_seconds == 0 {
             return Err("tracker.interval_seconds must be at least 1".into());
+        }
+        for network in &self.policy.private_web_seeds {
+            network.parse::<Prefix>().map_err(|e| format!("policy.private_web_seeds: {e}"))?;
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! What the daemon tells trackers of what it holds. When is the node's decision.
+//! What the daemon tells trackers of what it holds, and to which servers it may go at all. When is
+//! the node's decision.
 
 use std::collections::BTreeMap;
 
@@ -7,9 +8,19 @@ use super::{
     status::Holding,
     tasks::{self, Announcement, Context},
 };
-use crate::logic::{hotlist::Entry, infohash::Infohash, node::AnnounceEvent};
+use crate::logic::{
+    hotlist::{Entry, Policy},
+    infohash::Infohash,
+    node::AnnounceEvent,
+};
 
 impl Daemon {
+    /// What the policy in force says of networks that are not public.
+    pub(super) fn follow_policy(&self) {
+        let networks = self.node.policy().map(Policy::private_web_seed_networks);
+        self.context.outbound.set_private(networks.unwrap_or_default());
+    }
+
     pub(super) fn announce(&self, entry: Entry, event: AnnounceEvent) {
         let port = self.peer_port;
         tokio::spawn(announcement(&self.context, &self.holdings, port, entry, event));

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,19 +16,21 @@ use crate::logic::{
     timekeeper::{Heard, TOLERANCE, Timekeeper},
 };
 
+#[derive(Clone)]
 pub struct Clock {
     start: Instant,
     boot: BootId,
     /// How long the machine had been running at `start`.
     booted_before: Duration,
-    keeper: Mutex<Timekeeper>,
+    /// Clones share it: what one of them learns, all know.
+    keeper: Arc<Mutex<Timekeeper>>,
 }
 
 impl Clock {
     /// `newest_entry`: up to when the ledger has entries.
     pub fn new(has_operator: bool, newest_entry: Option<UnixSeconds>) -> Clock {
         let (boot, booted_before) = boot();
-        let keeper = Mutex::new(Timekeeper::new(has_operator, newest_entry));
+        let keeper = Arc::new(Mutex::new(Timekeeper::new(has_operator, newest_entry)));
         Clock { start: Instant::now(), boot, booted_before, keeper }
     }
 

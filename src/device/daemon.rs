@@ -165,9 +165,8 @@ impl Daemon {
                 }
                 Command::Fill { entry, part, bytes_max } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
-                    let now = now.unwrap_or_default();
-                    let fill =
-                        filling::fill(context, entry, (part, bytes_max), now, cancel.clone());
+                    let (clock, wanted) = (self.clock.clone(), (part, bytes_max));
+                    let fill = filling::fill(context, entry, wanted, clock, cancel.clone());
                     self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
                 Command::Serve(infohash) => self.serve(infohash),
@@ -186,11 +185,13 @@ impl Daemon {
         let now = self.clock.now();
         match message {
             Message::Event(event) => {
+                self.count_before(&event, now);
                 self.remember(&event);
                 let list_changed = matches!(event, Event::ListVerified { .. });
                 self.node.handle_event(event, now);
                 if list_changed {
                     self.weigh_all();
+                    self.follow_policy();
                 }
                 self.look_up_destinations();
             }
@@ -199,19 +200,7 @@ impl Daemon {
                     auto.set_destinations(destinations);
                 }
             }
-            Message::Contact(topic, Ok(server_time)) => {
-                if let Some(server_time) = server_time {
-                    self.clock.learn(server_time);
-                }
-                self.last_contact = self.clock.now().wall.synced();
-                self.hub_problems.remove(&topic);
-            }
-            Message::Contact(topic, Err(problem)) => {
-                if self.hub_problems.get(&topic) != Some(&problem) {
-                    tracing::warn!("{problem}");
-                }
-                self.hub_problems.insert(topic, problem);
-            }
+            Message::Contact(topic, heard) => self.heard(topic, heard),
             Message::Servable(servable) => {
                 let infohash = servable.infohash;
                 if self.fill.as_ref().is_some_and(|fill| fill.infohash == infohash) {
@@ -226,6 +215,9 @@ impl Daemon {
             Message::PieceVerified { infohash, piece, source, bytes } => {
                 self.piece_verified(infohash, piece, source, bytes);
             }
+            Message::FillWaits { infohash, sentence } => {
+                self.holdings.entry(infohash).or_default().waits = sentence;
+            }
             Message::Saved(result) => self.handle_saved(result),
             Message::Synced(result) => self.handle_synced(result),
             Message::Found(found) => self.handle_found(found),
@@ -237,6 +229,24 @@ impl Daemon {
             Message::Owner(wish, answer) => {
                 // The page may have gone by the time it is answered.
                 let _ = answer.send(self.grant(wish, now));
+            }
+        }
+    }
+
+    fn heard(&mut self, topic: Topic, heard: Result<Option<UnixSeconds>, String>) {
+        match heard {
+            Ok(server_time) => {
+                if let Some(server_time) = server_time {
+                    self.clock.learn(server_time);
+                }
+                self.last_contact = self.clock.now().wall.synced();
+                self.hub_problems.remove(&topic);
+            }
+            Err(problem) => {
+                if self.hub_problems.get(&topic) != Some(&problem) {
+                    tracing::warn!("{problem}");
+                }
+                self.hub_problems.insert(topic, problem);
             }
         }
     }
@@ -488,6 +498,7 @@ pub(super) fn holdings(store: &Store) -> Result<BTreeMap<Infohash, Holding>, Sto
             web_seed_bytes: c.web_seed_bytes,
             peer_bytes: c.peer_bytes,
             egress_bytes: 0,
+            waits: None,
             name: c.name,
         };
         (c.infohash, holding)

@@ -8,7 +8,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    clock::Clock,
+    keeper::Loan,
     message::Message,
+    quiet::Quiet,
     serve::Servable,
     store::{ContentFile, Store, StoreError},
     swarm::{FillJob, FillSource, PieceSink},
@@ -32,19 +35,25 @@ use crate::{
 /// Verified pieces go into the piece map when this much has come together, or this long after: what
 /// a kill can cost a fill, against what each sync costs the flash.
 const RECORD_BYTES: u64 = 8 * MIB;
-const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+const RECORD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Fetches what is missing of a content, and has it served from the first verified piece on.
 pub async fn fill(
     context: Context,
     entry: Entry,
     (part, bytes_max): (Part, u64),
-    now: UnixSeconds,
+    clock: Clock,
     cancel: CancellationToken,
 ) {
     let infohash = entry.infohash;
-    match try_fill(&context, entry, (part, bytes_max), now, cancel.clone()).await {
-        Ok(()) => {
+    let quiet = Quiet {
+        rules: Arc::clone(&context.fill_rules),
+        throttle: context.filler.throttle().clone(),
+        clock,
+    };
+    match fill_in_windows(&context, &entry, (part, bytes_max), &quiet, &cancel).await {
+        Ok(Extent::UpToTheBudget) => context.event(Event::FillPaused(infohash)).await,
+        Ok(Extent::All) => {
             tracing::info!(%infohash, "filled and verified");
             context.event(Event::FillCompleted(infohash)).await;
         }
@@ -57,18 +66,59 @@ pub async fn fill(
     }
 }
 
-async fn try_fill(
+/// What went wrong, and whether the same may succeed later.
+type Failure = (String, bool);
+
+/// How far a fill has come.
+enum Extent {
+    All,
+    UpToTheBudget,
+}
+
+/// As many runs as the owner's hours make of it; each goes on where the last one ended.
+async fn fill_in_windows(
     context: &Context,
-    entry: Entry,
+    entry: &Entry,
     (part, bytes_max): (Part, u64),
+    quiet: &Quiet,
+    cancel: &CancellationToken,
+) -> Result<Extent, Failure> {
+    let mut purse = Purse { bytes_max, held_bytes_max: None };
+    loop {
+        tokio::select! {
+            () = quiet.wait_for_window(context, entry.infohash) => {}
+            () = cancel.cancelled() => return Err(("cancelled".into(), true)),
+        }
+        let now = quiet.clock.now().wall.synced().unwrap_or_default();
+        // The loan ends after all that has the file open.
+        let (job, sink, _loan, extent) = prepare(context, entry, part, &mut purse, now).await?;
+        let window = cancel.child_token();
+        let run = run(context, job, &sink, window.clone());
+        tokio::pin!(run);
+        tokio::select! {
+            ended = &mut run => return ended.map(|()| extent),
+            () = quiet.steer() => {}
+        }
+        window.cancel();
+        match run.await {
+            Err(_) if !cancel.is_cancelled() => {}
+            ended => return ended.map(|()| extent),
+        }
+    }
+}
+
+/// Finds out what there is and what is missing, takes the room, and has served what is there.
+async fn prepare(
+    context: &Context,
+    entry: &Entry,
+    part: Part,
+    purse: &mut Purse,
     now: UnixSeconds,
-    cancel: CancellationToken,
-) -> Result<(), (String, bool)> {
+) -> Result<(FillJob, Arc<Sink>, Loan, Extent), Failure> {
     let local = |e: UpstreamError| (e.to_string(), true);
     let infohash = entry.infohash;
-    let (metainfo, torrent_bytes) = metainfo(context, &entry).await?;
-    // The loan ends after all that has the file open.
-    let (_loan, part, content) = {
+    let (metainfo, torrent_bytes) = metainfo(context, entry).await?;
+    let (loan, part, content) = {
         let (metainfo, torrent_bytes) = (Arc::clone(&metainfo), torrent_bytes.clone());
         let keeper = context.keeper.clone();
         context
@@ -84,8 +134,8 @@ async fn try_fill(
         context.stored(move |store| store.stored_content(infohash)).await.map_err(local)?;
     let have = stored.map_or_else(|| Bitfield::empty(metainfo.piece_count()), |s| s.have);
     let all = part.pieces(metainfo.piece_length, metainfo.total_bytes);
-    let wanted = affordable(&all, &have, bytes_max, &metainfo);
-    let within_budget = wanted == all;
+    let wanted = purse.affords(&all, &have, &metainfo);
+    let extent = if wanted == all { Extent::All } else { Extent::UpToTheBudget };
     context
         .tell(Message::Servable(Servable {
             infohash,
@@ -96,9 +146,9 @@ async fn try_fill(
         }))
         .await;
     let peers = sources(context, infohash, now).await;
+    let missing = wanted.iter_held().filter(|piece| !have.has(*piece)).count();
     tracing::info!(
-        name = entry.name, %infohash, held = have.held(), wanted = wanted.held(),
-        pieces = have.pieces(), peers = peers.len(), "filling"
+        name = entry.name, %infohash, missing, pieces = have.pieces(), peers = peers.len(), "filling"
     );
     let sink = Arc::new(Sink {
         infohash,
@@ -111,33 +161,41 @@ async fn try_fill(
     let job = FillJob {
         metainfo,
         torrent_bytes,
-        web_seeds: entry.web_seeds,
+        web_seeds: entry.web_seeds.clone(),
         peers,
         have,
         wanted,
         sink: Arc::clone(&sink) as Arc<dyn PieceSink>,
     };
-    run(context, job, &sink, cancel).await?;
-    match within_budget {
-        true => Ok(()),
-        false => Err(("the owner's budget for fills is used up; the rest waits".into(), true)),
-    }
+    Ok((job, sink, loan, extent))
 }
 
-/// Of the pieces that are wanted, those that are there and as many more as the budget allows.
-fn affordable(wanted: &Bitfield, have: &Bitfield, bytes_max: u64, metainfo: &Metainfo) -> Bitfield {
-    let mut left = bytes_max;
-    let mut affordable = Bitfield::empty(wanted.pieces());
-    for piece in wanted.iter_held() {
-        let bytes = metainfo.piece_bytes(piece).map_or(0, u64::from);
-        match left.checked_sub(bytes) {
-            _ if have.has(piece) => {}
-            Some(rest) => left = rest,
-            None => continue,
+/// What the owner's budgets leave for this fill, over all of its runs.
+struct Purse {
+    bytes_max: u64,
+    /// With what was held when the first run began.
+    held_bytes_max: Option<u64>,
+}
+
+impl Purse {
+    /// Of the pieces that are wanted, those that are there and as many more as may be filled.
+    fn affords(&mut self, wanted: &Bitfield, have: &Bitfield, metainfo: &Metainfo) -> Bitfield {
+        let bytes_of = |piece| metainfo.piece_bytes(piece).map_or(0, u64::from);
+        let mut held_bytes: u64 = have.iter_held().map(bytes_of).sum();
+        let fresh = held_bytes.saturating_add(self.bytes_max);
+        let held_bytes_max = *self.held_bytes_max.get_or_insert(fresh);
+        let mut affordable = Bitfield::empty(wanted.pieces());
+        for piece in wanted.iter_held() {
+            if !have.has(piece) {
+                if held_bytes.saturating_add(bytes_of(piece)) > held_bytes_max {
+                    continue;
+                }
+                held_bytes += bytes_of(piece);
+            }
+            affordable.set(piece);
         }
-        affordable.set(piece);
+        affordable
     }
-    affordable
 }
 
 async fn run(
@@ -145,7 +203,7 @@ async fn run(
     job: FillJob,
     sink: &Arc<Sink>,
     cancel: CancellationToken,
-) -> Result<(), (String, bool)> {
+) -> Result<(), Failure> {
     let outcome = {
         let fill = context.filler.fill(job, cancel);
         tokio::pin!(fill);
@@ -175,10 +233,7 @@ async fn check_complete(context: &Context, infohash: Infohash) -> Result<(), (St
 }
 
 /// From the store after a restart, else from the operator.
-async fn metainfo(
-    context: &Context,
-    entry: &Entry,
-) -> Result<(Arc<Metainfo>, Bytes), (String, bool)> {
+async fn metainfo(context: &Context, entry: &Entry) -> Result<(Arc<Metainfo>, Bytes), Failure> {
     let infohash = entry.infohash;
     let stored = context
         .stored(move |store| store.torrent_bytes(infohash))
@@ -186,9 +241,11 @@ async fn metainfo(
         .map_err(|e| (e.to_string(), true))?;
     let bytes = match stored {
         Some(bytes) => bytes,
-        None => upstream::get(&context.http, &entry.metainfo_url, MAX_METAINFO_BYTES as u64)
-            .await
-            .map_err(|e| (e.to_string(), true))?,
+        None => {
+            upstream::get_outside(&context.outbound, &entry.metainfo_url, MAX_METAINFO_BYTES as u64)
+                .await
+                .map_err(|e| (e.to_string(), true))?
+        }
     };
     let metainfo =
         Metainfo::parse_expecting(&bytes, infohash).map_err(|e| (e.to_string(), false))?;

@@ -40,6 +40,11 @@ pub enum Message {
         source: FillSource,
         bytes: u64,
     },
+    /// Why a fill does not run, by the owner's rules; `None` once it does.
+    FillWaits {
+        infohash: Infohash,
+        sentence: Option<String>,
+    },
     /// Counts are in the journal, or why they are not.
     Saved(Result<Saved, (Vec<UsageDelta>, String)>),
     /// And on the disk.

@@ -13,6 +13,7 @@ use crate::{
     logic::{
         infohash::Infohash,
         node::{Event, Placing, UNWANTED_MAX},
+        now::Now,
         ranking::tag_of,
         usage::UsageLine,
     },
@@ -47,6 +48,16 @@ impl Daemon {
         let store = &self.context.store;
         store.set_setting(UNWANTED, &unwanted).map_err(|e| format!("cannot write it down: {e}"))?;
         Ok(Event::Removal { infohash, removed })
+    }
+
+    /// Before the next fill begins, the last one's bytes are on the books: budgets hold to the piece.
+    pub(super) fn count_before(&mut self, event: &Event, now: Now) {
+        if matches!(
+            event,
+            Event::FillCompleted(_) | Event::FillPaused(_) | Event::FillFailed { .. }
+        ) {
+            self.count(now);
+        }
     }
 
     /// What peers here asked for has a say in what is held.

@@ -25,18 +25,20 @@ use super::{
     books::Books,
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
+    gateway::WanInterface,
     identity::Identity,
     keeper::{self, Desk, Keeper, Scrub},
     lan::LanService,
     line::{self, Line},
     message::Message,
     observe, open_files,
+    outbound::Outbound,
     owner::{OwnerBackend, StoredCredentials, setup_code},
-    placing,
+    placing, quiet,
     serve::{Engine, ServeSettings},
     status::{self, EgressHistory},
     store::{Store, StoreError},
-    swarm::{FillSettings, Filler},
+    swarm::{FillSettings, Filler, Throttle},
     tasks::{self, Context, Operator},
     upstream::{self, Hub, ListRepository, UpstreamError},
 };
@@ -53,6 +55,7 @@ use crate::{
         hotlist::{HotList, Policy},
         node::{Node, Settings, Snapshot, Stored},
         now::{Now, UnixSeconds},
+        reach::Reach,
     },
 };
 
@@ -113,9 +116,6 @@ impl Daemon {
         let now = clock.now();
         let identity = Arc::new(identity(&store, &config.data_dir)?);
         let bookkeeping = Bookkeeping::open(&store, &identity.key, &clock)?;
-        let http = upstream::client(env!("CARGO_PKG_VERSION"))?;
-        let operator = operator(&config, &http)?;
-
         let listeners = listen(&config.serve.listen)?;
         let peer = listeners[0].local_addr()?;
         let engine_awake = Arc::new(Notify::new());
@@ -129,15 +129,7 @@ impl Daemon {
         let admin_url = start_admin(&config, &store, messages.clone(), seen).await?;
         observe::start(&config.data_dir, status.subscribe())?;
         let (followed, node) = node(&config, &store, &identity.device, now)?;
-        let context = Context {
-            identity,
-            http,
-            operator,
-            filler: Arc::new(Filler::new(FillSettings::new(store.scratch_dir()))),
-            keeper,
-            messages,
-            store,
-        };
+        let context = context(&config, identity, keeper, messages, store)?;
         let mut daemon = Daemon {
             books: books(&context, followed.as_ref(), &clock)?,
             holdings: holdings(&context.store)?,
@@ -167,6 +159,7 @@ impl Daemon {
             config,
         };
         daemon.look_up_destinations();
+        daemon.follow_policy();
         daemon.tick();
         let endpoints = DeviceEndpoints { pid: std::process::id(), peer, admin_url };
         write_endpoints(&daemon.config.data_dir, &endpoints)?;
@@ -208,6 +201,43 @@ fn operator(config: &DeviceConfig, http: &Client) -> Result<Option<Arc<Operator>
     let repository = ListRepository::new(http.clone(), &base, root, &config.data_dir.join("tuf"))?;
     let hub = Hub::new(http.clone(), base);
     Ok(Some(Arc::new(Operator { hub, repository: Mutex::new(repository) })))
+}
+
+fn context(
+    config: &DeviceConfig,
+    identity: Arc<Identity>,
+    keeper: Desk,
+    messages: mpsc::Sender<Message>,
+    store: Store,
+) -> Result<Context, DaemonError> {
+    let http = upstream::client(env!("CARGO_PKG_VERSION"))?;
+    let outbound = outbound(config, &http)?;
+    let settings = FillSettings::new(store.scratch_dir());
+    Ok(Context {
+        identity,
+        operator: operator(config, &http)?,
+        filler: Arc::new(Filler::new(settings, outbound.clone(), Throttle::new(None))),
+        outbound,
+        fill_rules: Arc::new(fill_rules(config)),
+        keeper,
+        messages,
+        store,
+    })
+}
+
+/// Where the operator's documents may lead.
+fn outbound(config: &DeviceConfig, http: &Client) -> Result<Outbound, DaemonError> {
+    let reach = Reach::new(config.hub.url.clone());
+    Ok(Outbound::new(http.clone(), reach)
+        .map_err(|e| UpstreamError::Local(format!("cannot set up HTTP: {e}")))?)
+}
+
+fn fill_rules(config: &DeviceConfig) -> quiet::Rules {
+    let wan = match config.fill.yields_to_household {
+        true => auto::wan_interface(config),
+        false => WanInterface::None,
+    };
+    quiet::Rules { hours: config.fill.settle().expect(CHECKED), wan }
 }
 
 /// The engine, and the keeper that checks what it serves.
@@ -301,7 +331,7 @@ fn node(
 fn configured_allowance(config: &DeviceConfig) -> allowance::Settings {
     let (caps, asymmetry) = config.caps.settle();
     allowance::Settings {
-        schedule: config.schedule.settle().expect(CHECKED),
+        schedule: config.schedule.settle("schedule").expect(CHECKED),
         caps,
         asymmetry,
         line_asymmetry: config.caps.line_asymmetry(),

@@ -66,6 +66,8 @@ pub struct Holding {
     pub web_seed_bytes: u64,
     pub peer_bytes: u64,
     pub egress_bytes: u64,
+    /// Why its fill does not run, by the owner's own rules.
+    pub waits: Option<String>,
 }
 
 pub struct Sources<'a> {
@@ -108,6 +110,7 @@ pub fn status(s: Sources<'_>) -> Status {
                 lease_end: entry.map_or(UnixSeconds(0), |e| e.lease_end),
                 state: match c.phase {
                     Phase::Waiting => ContentState::Waiting,
+                    Phase::Filling if known.waits.is_some() => ContentState::Waiting,
                     Phase::Filling => ContentState::Filling,
                     Phase::Serving => ContentState::Serving,
                     Phase::Leaving => ContentState::Leaving,
@@ -115,6 +118,7 @@ pub fn status(s: Sources<'_>) -> Status {
                 filled_by_web_seed_bytes: known.web_seed_bytes,
                 filled_by_peer_bytes: known.peer_bytes,
                 problem: c.problem.clone(),
+                waits: known.waits.or_else(|| c.waits.clone()),
             }
         })
         .collect();

@@ -3,13 +3,14 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use reqwest::Client;
 use tokio::sync::{Mutex, mpsc};
 
 use super::{
     identity::Identity,
     keeper::Desk,
     message::{Message, Topic},
+    outbound::Outbound,
+    quiet,
     store::{Store, StoreError},
     swarm::Filler,
     upstream::{self, AnnounceRequest, Answer, Hub, ListRepository, Outcome, UpstreamError},
@@ -32,10 +33,12 @@ use crate::{
 pub struct Context {
     pub identity: Arc<Identity>,
     pub store: Store,
-    pub http: Client,
     /// Nobody, when no hub is configured.
     pub operator: Option<Arc<Operator>>,
     pub filler: Arc<Filler>,
+    /// To whatever servers the operator's documents name.
+    pub outbound: Outbound,
+    pub fill_rules: Arc<quiet::Rules>,
     pub keeper: Desk,
     pub messages: mpsc::Sender<Message>,
 }
@@ -262,7 +265,7 @@ pub async fn announce(context: Context, announcement: Announcement) {
         event,
         tracker_tiers: &entry.tracker_tiers,
     };
-    match upstream::announce(&context.http, &request).await {
+    match upstream::announce(&context.outbound, &request).await {
         Ok(answer) => {
             if event != AnnounceEvent::None {
                 tracing::info!(infohash = %entry.infohash, ?event, port, "announced");

@@ -179,6 +179,7 @@ fn policy(settings: &PolicySettings, statement_key: String) -> Result<Policy, Po
         report_interval_seconds: settings.report_interval_seconds,
         statement_keys: vec![statement_key],
         reflector: None,
+        private_web_seeds: settings.private_web_seeds.clone(),
     };
     Policy::parse(&serde_json::to_vec(&policy).expect("our own types serialise"))
 }

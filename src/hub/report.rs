@@ -221,6 +221,7 @@ mod tests {
             report_interval_seconds: 900,
             statement_keys: vec![],
             reflector: None,
+            private_web_seeds: vec![],
         }
     }
 

@@ -364,6 +364,29 @@ mod tests {
     }
 
     #[test]
+    fn hostile_names_are_text_like_any_other() {
+        let long = "x".repeat(100_000);
+        let names: [&[&str]; 7] = [
+            &["..", "..", "etc", "passwd"],
+            &["/etc/passwd"],
+            &["C:\\windows\\system32"],
+            &["a\0b"],
+            &[""],
+            &["~root", ".ssh"],
+            &[&long],
+        ];
+        let path = |p: &&[&str]| p.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>();
+        let files: Vec<File> =
+            names.iter().map(|p| File { path: path(p), length: 10_000 }).collect();
+        let (bytes, _) = build(NewLayout::Directory { files: &files }, 70_000);
+        assert_eq!(Metainfo::parse(&bytes).expect("parses").files, files);
+        // What is no UTF-8 is shown as well as can be.
+        let raw = b"d4:infod6:lengthi5e4:name3:\xff\xfe/12:piece lengthi65536e6:pieces20:";
+        let bytes = [&raw[..], &[7; 20], b"ee"].concat();
+        assert_eq!(Metainfo::parse(&bytes).expect("parses").name, "\u{fffd}\u{fffd}/");
+    }
+
+    #[test]
     fn refuses_what_cannot_be_right() {
         let (good, _) = build(NewLayout::Single { length: 100_000 }, 100_000);
         assert!(matches!(Metainfo::parse(b""), Err(MetainfoError::Malformed(_))));

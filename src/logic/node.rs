@@ -51,6 +51,8 @@ pub enum Event {
     ListUnchanged,
     ListFailed,
     FillCompleted(Infohash),
+    /// All that the owner's budgets left for it is there; the rest waits.
+    FillPaused(Infohash),
     FillFailed {
         infohash: Infohash,
         problem: String,
@@ -269,6 +271,10 @@ impl<R: Rng> Node<R> {
                     content.completed();
                     content.announce_at = Some(at);
                 }
+                self.replan(now);
+            }
+            Event::FillPaused(infohash) => {
+                self.fill_paused(infohash);
                 self.replan(now);
             }
             Event::FillFailed { infohash, problem, retryable } => {

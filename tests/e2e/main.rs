@@ -15,4 +15,5 @@ mod kill;
 mod leecher;
 mod preload;
 mod revocation;
+mod windows;
 mod world;

@@ -151,6 +151,7 @@ fn documents() -> Vec<Seed> {
         report_interval_seconds: 900,
         statement_keys: vec!["ab".repeat(32)],
         reflector: None,
+        private_web_seeds: vec![],
     };
     let empty = HotList { entries: vec![], ..list.clone() };
     let json = |value: &HotList| serde_json::to_vec(value).expect("a list serialises");

@@ -137,6 +137,7 @@ impl Operator {
             report_interval_seconds: 3600,
             statement_keys: vec![],
             reflector: None,
+            private_web_seeds: vec![],
         }
     }
 }

@@ -86,6 +86,7 @@ fn policy() -> Policy {
         report_interval_seconds: 3600,
         statement_keys: vec![],
         reflector: None,
+        private_web_seeds: vec![],
     }
 }
 

@@ -14,7 +14,7 @@ use larder::logic::{
     },
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
-    node::{Command, Event, Node, Settings, Stored},
+    node::{Command, Event, Node, Placing, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
     placement::Part,
 };
@@ -169,6 +169,7 @@ fn node(
         enrolled,
         allowance: allowance::Settings::with_limit(1_000_000),
         line_traffic: Traffic::default(),
+        placing: Placing::default(),
     };
     let stored = disk.iter().map(|(infohash, held)| Stored {
         infohash: *infohash,
@@ -176,6 +177,7 @@ fn node(
         complete: held.is_complete,
         part: Part::whole(),
         pinned: held.is_pinned,
+        linked: false,
     });
     let now = Now { monotonic: Monotonic::START, wall };
     let rng = SmallRng::seed_from_u64(seed);

@@ -25,6 +25,7 @@ function content(n, name, more = {}) {
     filled_by_web_seed_bytes: 3_221_225_472,
     filled_by_peer_bytes: 1_610_612_736,
     problem: null,
+    waits: null,
     ...more,
   };
 }

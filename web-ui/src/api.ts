@@ -57,6 +57,8 @@ export interface Content {
   filled_by_web_seed_bytes: number;
   filled_by_peer_bytes: number;
   problem: string | null;
+  /** By the owner's own rules; ends by itself. */
+  waits: string | null;
 }
 
 export interface Cache {

@@ -49,8 +49,9 @@ impl Generated {
         let weight: f64 = contents.iter().map(|c| c.rate(0.0, model.decay.floor)).sum();
         let end = f64::from(model.days) * DAY;
         let mut arrives_at = 0.0;
-        while per_day > 0.0 {
-            arrives_at += -(1.0 - rng.random::<f64>()).ln() / per_day * DAY;
+        loop {
+            // Without arrivals the first gap is without end.
+            arrives_at += -(1.0 - rng.random::<f64>()).ln().min(-1e-12) / per_day * DAY;
             if arrives_at >= end {
                 break;
             }

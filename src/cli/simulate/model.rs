@@ -139,7 +139,11 @@ impl Model {
     }
 
     pub fn parse(text: &str) -> Result<Model, String> {
-        let model: Model = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
+        let model: Model = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+            format!("line {line}: {}", error.message().replace('\n', "; "))
+        })?;
         model.check()?;
         Ok(model)
     }
@@ -211,7 +215,7 @@ mod tests {
             ("[catalogue]\nzipf = 7.0", "catalogue.zipf is 7: it must be from 0 to 3"),
             ("days = 0", "days is 0: it must be from 1 to 3660"),
             ("[sizes]\nvideo_bytes_min = 0", "sizes.video_bytes_min and _max must be from 1"),
-            ("[catalogue]\nzipff = 1", "TOML parse error at line 2"),
+            ("[catalogue]\nzipff = 1", "line 2: unknown field `zipff`"),
             ("[decay]\nhalf_life_hours_min = 500.0", "decay.half_life_hours_min is 500: "),
         ] {
             let problem = Model::parse(text).expect_err("refused");

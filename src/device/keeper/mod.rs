@@ -22,7 +22,7 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use self::{
-    desk::{Desk, desk},
+    desk::{Desk, Loan, desk},
     scrub::Scrub,
 };
 use self::{

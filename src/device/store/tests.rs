@@ -264,6 +264,30 @@ fn a_part_is_complete_when_its_own_pieces_are_there_also_after_a_restart() {
 }
 
 #[test]
+fn no_name_from_a_torrent_becomes_a_path() {
+    let long = "x".repeat(5000);
+    for name in ["..", "../../evil", "/evil", "a\0b", "a/b", ".", "", "con\r\nfig", &long] {
+        let dir = folder();
+        let store = open(&dir);
+        let (metainfo, torrent, data) = content(name, 2);
+        store.begin(&metainfo, &torrent, Part::whole()).expect("begins");
+        write_piece(&store, &metainfo, &data, 0);
+        store.mark_verified(metainfo.infohash, &[0], 1, 0).expect("marks");
+        let names = |path: &Path| -> BTreeSet<String> {
+            let entries = fs::read_dir(path).expect("lists");
+            entries.map(|e| e.expect("is").file_name().into_string().expect("plain")).collect()
+        };
+        let contents = dir.path().join("content");
+        let infohash = metainfo.infohash.to_string();
+        assert_eq!(names(&contents), BTreeSet::from([infohash.clone()]), "{name:?}");
+        let both = ["data", "metainfo.torrent"].map(ToOwned::to_owned);
+        assert_eq!(names(&contents.join(infohash)), BTreeSet::from(both), "{name:?}");
+        let held = store.contents().expect("lists");
+        assert_eq!(held[0].name, name, "text stays text");
+    }
+}
+
+#[test]
 fn says_how_much_space_is_missing_and_leaves_nothing_behind() {
     let dir = folder();
     let store = open(&dir);

@@ -4,6 +4,7 @@
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    num::NonZeroU32,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -14,20 +15,23 @@ use librqbit::{
     AddTorrent, AddTorrentOptions, ManagedTorrent, ManagedTorrentState, PeerConnectionOptions,
     Session, SessionOptions, SessionPersistenceConfig, dht::Id20, storage::StorageFactoryExt,
 };
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    FillError, FillSettings,
-    progress::Progress,
-    seed_peer::SeedPeer,
-    storage::SinkFactory,
-    web_seed::{WebSeeds, pieces_at_once},
+    FillError, FillSettings, http_fill::connections, progress::Progress, seed_peer::SeedPeer,
+    storage::SinkFactory, web_seed::WebSeeds,
 };
 use crate::logic::{bitfield::Bitfield, metainfo::BLOCK_BYTES};
 
-/// So that a fill never holds more connections than a router likes.
-const PEERS_MAX: usize = 32;
+/// So that a fill never holds more connections than a router likes, and that each has its own run of
+/// the disk in the making (see `gather`).
+const PEERS_MAX: usize = 10;
+/// librqbit's limiter begins anew with each change, a second's bytes in hand: spare it small steps.
+const RATE_STEP_PERCENT: u64 = 20;
+/// It ends a torrent whose second has no room for a block.
+const RATE_MIN: u32 = 2 * BLOCK_BYTES;
 /// A peer may be slow for once; librqbit's own ten seconds cut those that serve many.
 const PEER_SILENCE: Duration = Duration::from_secs(30);
 /// Data that did not verify, as a multiple of what was missing, after which peers are not worth it.
@@ -41,11 +45,14 @@ pub(super) struct Start<'a> {
     pub peers: Vec<SocketAddr>,
     pub seeds: Arc<WebSeeds>,
     pub progress: Arc<Progress>,
+    pub rate: Option<u64>,
     pub stop: CancellationToken,
 }
 
 pub(super) struct Engine {
-    _session: Arc<Session>,
+    session: Arc<Session>,
+    /// As librqbit was told last.
+    rate: Mutex<Option<u64>>,
     torrent: Arc<ManagedTorrent>,
     missing_bytes: u64,
     _scratch: TempDir,
@@ -53,7 +60,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub async fn start(start: Start<'_>) -> Result<Engine, FillError> {
-        let Start { settings, torrent_bytes, mut peers, seeds, progress, stop } = start;
+        let Start { settings, torrent_bytes, mut peers, seeds, progress, rate, stop } = start;
         peers.truncate(PEERS_MAX);
         let peer_id = random_peer_id();
         let scratch = prepare_scratch(&settings.scratch_dir, &progress, &peers)
@@ -65,11 +72,16 @@ impl Engine {
 
         if !seeds.is_empty() {
             let others = !peers.is_empty();
-            let seed_peer =
-                SeedPeer { seeds, progress: progress.clone(), client_peer_id: peer_id, others };
+            let seed_peer = SeedPeer {
+                seeds,
+                progress: progress.clone(),
+                client_peer_id: peer_id,
+                others,
+                hold_back: settings.hold_back,
+            };
             peers.insert(0, seed_peer.start(stop).await?);
         }
-        let window = pieces_at_once(&progress.metainfo)
+        let window = connections(&progress.metainfo)
             * progress.metainfo.piece_length.div_ceil(BLOCK_BYTES) as usize;
         let options = AddTorrentOptions {
             overwrite: true,
@@ -91,12 +103,31 @@ impl Engine {
             .into_handle()
             .ok_or_else(|| FillError::Engine("it did not take the torrent".into()))?;
         let missing_bytes = missing_bytes(&progress);
-        Ok(Engine { _session: session, torrent, missing_bytes, _scratch: scratch })
+        let engine =
+            Engine { session, rate: Mutex::new(None), torrent, missing_bytes, _scratch: scratch };
+        engine.follow(rate);
+        Ok(engine)
     }
 
     /// Payload bytes from peers, the web seed's on loopback included, whatever became of them.
     pub fn fetched_bytes(&self) -> u64 {
         self.torrent.live().map_or(0, |live| live.stats_snapshot().fetched_bytes)
+    }
+
+    /// Holds all peers together to the rate, the web seed's on loopback included.
+    pub fn follow(&self, bytes_per_second: Option<u64>) {
+        let mut told = self.rate.lock();
+        let is_small_step = match (*told, bytes_per_second) {
+            (Some(told), Some(rate)) => told.abs_diff(rate) * 100 <= told * RATE_STEP_PERCENT,
+            (told, rate) => told == rate,
+        };
+        if is_small_step {
+            return;
+        }
+        *told = bytes_per_second;
+        let limit =
+            bytes_per_second.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX).max(RATE_MIN));
+        self.session.ratelimits.set_download_bps(limit.and_then(NonZeroU32::new));
     }
 
     /// Whether it makes sense to go on.

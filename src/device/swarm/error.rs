@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use url::Url;
 
-use crate::logic::{fault::Fault, units::HumanBytes};
+use crate::logic::{fault::Fault, reach::Refused, units::HumanBytes};
 
 #[derive(Debug, thiserror::Error)]
 pub enum FillError {
@@ -40,8 +40,19 @@ pub enum WebSeedProblem {
     WrongLength { expected: u64, found: u64 },
     #[error("sent other bytes than were asked for")]
     WrongRange,
+    #[error("sends the file compressed, though it was asked not to ({0})")]
+    Encoded(String),
     #[error("closed the connection before all bytes had come")]
     Truncated,
+    #[error("sends next to nothing")]
+    Trickles,
+    #[error("asks to be left alone for {} seconds", .0.as_secs())]
+    Busy(Duration),
+    /// Other bytes may be published under the same address by now; hashes will tell.
+    #[error("has another file than a moment ago")]
+    Changed,
+    #[error("must not be used: {0}")]
+    Refused(#[from] Refused),
     #[error(
         "sent bytes for piece {piece} that are not the published content; it is not used again"
     )]
@@ -69,7 +80,9 @@ impl FillError {
 impl WebSeedProblem {
     pub fn fault(&self) -> Fault {
         match self {
-            WebSeedProblem::Unreachable(_) | WebSeedProblem::Truncated => Fault::Network,
+            WebSeedProblem::Unreachable(_)
+            | WebSeedProblem::Truncated
+            | WebSeedProblem::Trickles => Fault::Network,
             _ => Fault::Operator,
         }
     }
@@ -77,7 +90,10 @@ impl WebSeedProblem {
     /// Worth another attempt within the same fill.
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            WebSeedProblem::Unreachable(_) | WebSeedProblem::Truncated => true,
+            WebSeedProblem::Unreachable(_)
+            | WebSeedProblem::Truncated
+            | WebSeedProblem::Trickles
+            | WebSeedProblem::Changed => true,
             // Too early, too many requests, and the server's own troubles.
             WebSeedProblem::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
             _ => false,

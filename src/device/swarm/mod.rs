@@ -4,15 +4,21 @@
 //!
 //! With web seeds alone, pieces are fetched over HTTP and written. With peers, librqbit's `Session`
 //! picks pieces and talks to the peers, and the web seeds appear to it as one more peer on loopback
-//! (`seed_peer`), so that there is one piece picker. librqbit never uploads here, has no listener,
+//! (`seed_peer`), so that there is one piece picker; that peer offers nothing while others deliver.
+//! What arrives is written in whole runs of the disk (`gather`), and no faster than the rate
+//! (`throttle`). librqbit never uploads here, has no listener,
 //! DHT, tracker, LSD or PEX, and goes away with the fill.
 
 mod engine;
 mod error;
+mod gather;
+mod http;
 mod http_fill;
+mod layout;
 mod progress;
 mod seed_peer;
 mod storage;
+mod throttle;
 mod web_seed;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -22,9 +28,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub use self::error::{FillError, WebSeedProblem};
-use self::{progress::Progress, web_seed::WebSeeds};
-use crate::logic::{bitfield::Bitfield, metainfo::Metainfo};
+pub use self::{
+    error::{FillError, WebSeedProblem},
+    throttle::Throttle,
+};
+use self::{
+    progress::Progress,
+    web_seed::{Memories, WebSeeds},
+};
+use super::outbound::Outbound;
+use crate::logic::{bitfield::Bitfield, metainfo::Metainfo, units::MIB};
 
 /// Where a fill puts what it gets. Offsets count over all files of the torrent in order.
 pub trait PieceSink: Send + Sync {
@@ -50,13 +63,20 @@ pub struct FillSettings {
     pub scratch_dir: PathBuf,
     /// A fill for which nothing arrives in this time ends.
     pub stall_timeout: Duration,
+    /// Of peers.
     pub connect_timeout: Duration,
-    /// Between two chunks of a web seed's answer.
+    /// Between two chunks of a web seed's answer, and for a few of them together.
     pub read_timeout: Duration,
     /// Failed attempts in a row after which a web seed is given up for this fill.
     pub attempts_max: u32,
     pub retry_first: Duration,
     pub retry_longest: Duration,
+    /// A web seed that asks for more time than this is not waited for.
+    pub busy_wait_max: Duration,
+    /// Once peers have brought nothing for so long, the web seed steps in.
+    pub hold_back: Duration,
+    /// Writes are gathered until they fill such a run of the disk: an erase block, or several.
+    pub write_run_bytes: u64,
 }
 
 impl FillSettings {
@@ -69,6 +89,9 @@ impl FillSettings {
             attempts_max: 5,
             retry_first: Duration::from_millis(500),
             retry_longest: Duration::from_secs(8),
+            busy_wait_max: Duration::from_secs(30),
+            hold_back: Duration::from_secs(5),
+            write_run_bytes: MIB,
         }
     }
 }
@@ -94,14 +117,25 @@ pub struct FillOutcome {
     pub peer_bytes: u64,
 }
 
-/// Holds nothing between fills: an idle device pays nothing for it.
+/// How often a running fill is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Between fills it holds next to nothing: an idle device pays nothing for it.
 pub struct Filler {
     settings: FillSettings,
+    outbound: Outbound,
+    throttle: Throttle,
+    memories: Arc<Memories>,
 }
 
 impl Filler {
-    pub fn new(settings: FillSettings) -> Filler {
-        Filler { settings }
+    pub fn new(settings: FillSettings, outbound: Outbound, throttle: Throttle) -> Filler {
+        Filler { settings, outbound, throttle, memories: Arc::default() }
+    }
+
+    /// What has come from outside since the start, over HTTP and from peers.
+    pub fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     /// Returns when all wanted pieces are there, or the first failure that the fill cannot go on after.
@@ -112,8 +146,13 @@ impl Filler {
         job: FillJob,
         cancel: CancellationToken,
     ) -> Result<FillOutcome, FillError> {
-        let progress =
-            Arc::new(Progress::new(job.metainfo.clone(), job.have, job.wanted, job.sink));
+        let progress = Arc::new(Progress::new(
+            job.metainfo.clone(),
+            job.have,
+            job.wanted,
+            job.sink,
+            self.settings.write_run_bytes,
+        ));
         if let Some(result) = progress.result() {
             return result;
         }
@@ -121,8 +160,14 @@ impl Filler {
             return Err(FillError::NoSource);
         }
         let running = Running { stop: CancellationToken::new(), progress: progress.clone() };
-        let seeds = WebSeeds::new(job.web_seeds, self.settings.clone(), progress.clone())?;
-        let seeds = Arc::new(seeds);
+        let seeds = Arc::new(WebSeeds::new(
+            job.web_seeds,
+            self.outbound.clone(),
+            self.settings.clone(),
+            progress.clone(),
+            self.throttle.clone(),
+            self.memories.clone(),
+        ));
 
         let mut engine = None;
         if !job.peers.is_empty() {
@@ -132,6 +177,7 @@ impl Filler {
                 peers: job.peers,
                 seeds: seeds.clone(),
                 progress: progress.clone(),
+                rate: *self.throttle.rate().borrow(),
                 stop: running.stop.clone(),
             };
             match engine::Engine::start(start).await {
@@ -153,8 +199,10 @@ impl Filler {
         engine: Option<&engine::Engine>,
         cancel: &CancellationToken,
     ) -> Result<FillOutcome, FillError> {
-        let mut tick = tokio::time::interval(self.settings.stall_timeout / 20);
+        let mut tick = tokio::time::interval(LOOK_EVERY.min(self.settings.stall_timeout / 20));
+        let mut rate = self.throttle.rate();
         let mut last_sign = (Instant::now(), 0);
+        let mut from_peers = 0;
         loop {
             if let Some(result) = progress.result() {
                 return result;
@@ -165,10 +213,16 @@ impl Filler {
                 _ = tick.tick() => {
                     if let Some(engine) = engine {
                         engine.check()?;
+                        engine.follow(*rate.borrow_and_update());
                     }
                 }
             }
-            let arrived = progress.fetched_bytes() + engine.map_or(0, |e| e.fetched_bytes());
+            let peers =
+                engine.map_or(0, |e| e.fetched_bytes().saturating_sub(progress.looped_bytes()));
+            self.throttle.count(peers.saturating_sub(from_peers));
+            from_peers = from_peers.max(peers);
+            progress.peers_brought(from_peers);
+            let arrived = progress.fetched_bytes() + from_peers;
             if arrived > last_sign.1 {
                 last_sign = (Instant::now(), arrived);
             } else if last_sign.0.elapsed() >= self.settings.stall_timeout {

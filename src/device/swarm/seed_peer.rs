@@ -1,5 +1,6 @@
 //! The web seeds as a BitTorrent peer on loopback, for librqbit, which knows no web seeds: it offers
-//! the missing pieces, and answers requests out of whole verified pieces that it fetches over HTTP.
+//! the missing pieces once other peers bring nothing, and answers requests out of whole verified
+//! pieces that it fetches over HTTP.
 //! Speaks to our own librqbit session only, told by its peer id, which is a secret of this fill.
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration};
@@ -34,6 +35,9 @@ pub(super) struct SeedPeer {
     pub client_peer_id: [u8; 20],
     /// Whether the fill can go on without us.
     pub others: bool,
+    /// While the others bring something at least this often, we stay choked: what a neighbour has
+    /// costs the operator nothing.
+    pub hold_back: Duration,
 }
 
 impl SeedPeer {
@@ -87,6 +91,7 @@ impl SeedPeer {
             wanted: BTreeMap::new(),
             fetches: JoinSet::new(),
             out: Vec::new(),
+            choked: true,
         };
         connection.greet().await?;
         connection.run(read).await
@@ -121,6 +126,7 @@ struct Connection<'a> {
     wanted: BTreeMap<u32, Wanted>,
     fetches: JoinSet<(u32, Result<Bytes, FillError>)>,
     out: Vec<u8>,
+    choked: bool,
 }
 
 struct Wanted {
@@ -137,13 +143,17 @@ impl Connection<'_> {
         let ours = Handshake { infohash, peer_id: PEER_ID, fast: false, extensions: false };
         self.write.write_all(&ours.encode()).await?;
         let offered = self.peer.progress.missing();
-        self.say(&[Message::Bitfield(offered.as_bytes()), Message::Unchoke]).await
+        self.say(&[Message::Bitfield(offered.as_bytes())]).await
     }
 
     async fn run(&mut self, mut read: OwnedReadHalf) -> Result<(), End> {
         let mut assembler = Assembler::default();
         let mut input = BytesMut::with_capacity(4096);
         let mut keep_alive = tokio::time::interval(KEEP_ALIVE_EVERY);
+        let mut held_back = tokio::time::interval(self.peer.hold_back);
+        // The first tick of an interval comes at once.
+        held_back.tick().await;
+        let mut brought = self.peer.progress.peer_bytes();
         loop {
             tokio::select! {
                 received = read.read_buf(&mut input) => {
@@ -164,6 +174,14 @@ impl Connection<'_> {
                     // The only failure to join is a fetch that was cancelled.
                     if let Ok((piece, data)) = fetched {
                         self.fetched(piece, data.map_err(End::WebSeeds)?).await?;
+                    }
+                }
+                _ = held_back.tick(), if self.choked => {
+                    let brings = self.peer.progress.peer_bytes();
+                    if std::mem::replace(&mut brought, brings) == brings {
+                        tracing::debug!("peers bring nothing: the web seed steps in");
+                        self.choked = false;
+                        self.say(&[Message::Unchoke]).await?;
                     }
                 }
                 _ = keep_alive.tick() => self.say(&[Message::KeepAlive]).await?,
@@ -213,6 +231,7 @@ impl Connection<'_> {
                 self.peer.progress.handed_over_by_web_seed(piece);
             }
             let (from, to) = (block.begin as usize, (block.begin + block.length) as usize);
+            self.peer.progress.count_looped(block.length.into());
             self.out.clear();
             self.out.extend_from_slice(&block.piece_header());
             self.out.extend_from_slice(&data[from..to]);

@@ -1,56 +1,116 @@
-//! Fetches whole pieces from the operator's web seeds (BEP 19) with HTTP range requests, and checks
-//! each against its hash before anyone else sees it. A web seed that is wrong is not used again in
-//! this fill; one that is merely in trouble is asked again, from where it broke off.
+//! Fetches runs of pieces from the operator's web seeds (BEP 19) with HTTP range requests, and checks
+//! each piece against its hash before anyone else sees it. A web seed that is wrong is not used again
+//! in this fill; one that is merely in trouble is asked again, from where it broke off.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use reqwest::{
-    Client, Response, StatusCode,
-    header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE},
-};
+use tokio::{sync::mpsc, time::Instant};
 use url::Url;
 
-use super::{FillError, FillSettings, error::WebSeedProblem, progress::Progress};
-use crate::logic::{
-    backoff::Backoff,
-    metainfo::{File, Metainfo},
+use super::{
+    FillError, FillSettings, Throttle,
+    error::WebSeedProblem,
+    http::{self, Ask, Validator},
+    layout::{Span, file_url, first_span},
+    progress::Progress,
+};
+use crate::{
+    device::outbound::Outbound,
+    logic::{backoff::Backoff, metainfo::Metainfo},
 };
 
-/// More is a loop, or somebody's idea of one.
-const REDIRECTS_MAX: usize = 5;
-const USER_AGENT: &str = concat!("larderd/", env!("CARGO_PKG_VERSION"));
+/// A server that is busy so often in a row, and delivers nothing in between, is left alone.
+const BUSY_ANSWERS_MAX: u32 = 5;
+/// After this many changes of a file its validators say nothing: some networks of caches give each
+/// machine its own. The hashes go on telling right from wrong.
+const CHANGES_MAX: u32 = 3;
+/// Files of whose web seeds something is remembered; a device fills few at a time.
+const MEMORIES_MAX: usize = 64;
 
+/// What web seeds have done in earlier fills, by the URL of the file.
+#[derive(Default)]
+pub(super) struct Memories(Mutex<BTreeMap<Url, Memory>>);
+
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    /// The state of the file that did not verify: while it is the same, there is no need to look.
+    poisoned: Validator,
+    /// It asked to be left alone until then.
+    busy_until: Option<Instant>,
+}
+
+/// What several fetches need to know, and what they learn.
 pub(super) struct WebSeeds {
-    client: Client,
+    outbound: Outbound,
     settings: FillSettings,
     progress: Arc<Progress>,
+    throttle: Throttle,
+    memories: Arc<Memories>,
     seeds: Vec<Seed>,
 }
 
 struct Seed {
     url: Url,
-    /// What it was given up for.
-    given_up: Mutex<Option<WebSeedProblem>>,
+    state: Mutex<SeedState>,
 }
 
-/// A part of a piece that lies in one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Span {
-    file: usize,
-    bytes: Range<u64>,
-    file_bytes: u64,
+#[derive(Default)]
+struct SeedState {
+    /// What it was given up for.
+    given_up: Option<WebSeedProblem>,
+    /// By file.
+    validators: BTreeMap<usize, Validator>,
+    changes: u32,
+}
+
+/// Verified pieces, on their way to the disk.
+pub(super) type Pieces = mpsc::Sender<(u32, Bytes)>;
+
+/// A run that is under way: the first piece that is still missing, and what there is of it.
+struct Run {
+    next: u32,
+    end: u32,
+    buffer: BytesMut,
+}
+
+/// What was asked for and has not come yet.
+struct Reserved<'a> {
+    throttle: &'a Throttle,
+    bytes: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.throttle.refund(self.bytes);
+    }
+}
+
+/// Why a run does not go on.
+enum End {
+    Seed(WebSeedProblem),
+    /// Nobody takes the pieces any more: the fill is over.
+    Over,
+}
+
+impl From<WebSeedProblem> for End {
+    fn from(problem: WebSeedProblem) -> End {
+        End::Seed(problem)
+    }
 }
 
 impl WebSeeds {
     pub fn new(
         urls: Vec<Url>,
+        outbound: Outbound,
         settings: FillSettings,
         progress: Arc<Progress>,
-    ) -> Result<WebSeeds, FillError> {
-        let seeds = urls.into_iter().map(|url| Seed { url, given_up: Mutex::new(None) }).collect();
-        Ok(WebSeeds { client: client(&settings)?, settings, progress, seeds })
+        throttle: Throttle,
+        memories: Arc<Memories>,
+    ) -> WebSeeds {
+        let seeds = urls.into_iter().map(|url| Seed { url, state: Mutex::default() }).collect();
+        WebSeeds { outbound, settings, progress, throttle, memories, seeds }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -62,277 +122,237 @@ impl WebSeeds {
     /// # Errors
     /// When none is good any more: the last one's problem.
     pub async fn fetch(&self, piece: u32) -> Result<Bytes, FillError> {
+        let (out, mut pieces) = mpsc::channel(1);
+        self.fetch_run(piece..piece + 1, out).await?;
+        pieces.recv().await.map(|(_, data)| data).ok_or(FillError::Cancelled)
+    }
+
+    /// Pieces that follow each other, verified and in order. Where one web seed fails, the next goes
+    /// on.
+    pub async fn fetch_run(&self, pieces: Range<u32>, out: Pieces) -> Result<(), FillError> {
         let mut last = FillError::NoSource;
+        let mut run = Run { next: pieces.start, end: pieces.end, buffer: BytesMut::new() };
         for seed in &self.seeds {
-            if let Some(problem) = seed.given_up.lock().clone() {
-                last = FillError::WebSeed { url: seed.url.clone(), problem };
-                continue;
-            }
-            match self.fetch_from(seed, piece).await {
-                Ok(data) => return Ok(data),
-                Err(problem) => {
-                    // Pieces are fetched side by side: only the first says so.
-                    if seed.given_up.lock().replace(problem.clone()).is_none() {
-                        tracing::warn!("web seed {}: {problem}", seed.url);
+            let known = seed.state.lock().given_up.clone();
+            let problem = match known {
+                Some(problem) => problem,
+                None => match self.run_from(seed, &mut run, &out).await {
+                    Ok(()) => return Ok(()),
+                    Err(End::Over) => return Err(FillError::Cancelled),
+                    Err(End::Seed(problem)) => {
+                        seed.give_up(&problem);
+                        problem
                     }
-                    last = FillError::WebSeed { url: seed.url.clone(), problem };
-                }
-            }
+                },
+            };
+            // What it sent of the piece is not trusted.
+            run.buffer.clear();
+            last = FillError::WebSeed { url: seed.url.clone(), problem };
         }
         Err(last)
     }
 
-    async fn fetch_from(&self, seed: &Seed, piece: u32) -> Result<Bytes, WebSeedProblem> {
+    async fn run_from(&self, seed: &Seed, run: &mut Run, out: &Pieces) -> Result<(), End> {
         let metainfo = &self.progress.metainfo;
-        let length = metainfo.piece_bytes(piece).unwrap_or(0) as usize;
-        let mut data = BytesMut::with_capacity(length);
-        for span in spans(metainfo, piece) {
+        let settings = &self.settings;
+        let mut backoff = Backoff::new(settings.retry_first, settings.retry_longest);
+        let mut busy_answers = 0;
+        while let Some(span) = run.span(metainfo) {
             let url = file_url(&seed.url, metainfo, span.file);
-            self.fetch_span(url, &span, &mut data).await?;
-        }
-        let data = data.freeze();
-        let (checked, metainfo) = (data.clone(), metainfo.clone());
-        let verified = tokio::task::spawn_blocking(move || metainfo.verifies(piece, &checked));
-        match verified.await {
-            Ok(true) => Ok(data),
-            Ok(false) => Err(WebSeedProblem::Poisoned { piece }),
-            Err(_) => Err(WebSeedProblem::Unreachable("larderd is stopping".into())),
-        }
-    }
-
-    /// Appends the span to `data`; after a break, asks only for what is still missing.
-    async fn fetch_span(
-        &self,
-        url: Url,
-        span: &Span,
-        data: &mut BytesMut,
-    ) -> Result<(), WebSeedProblem> {
-        let end = data.len() + (span.bytes.end - span.bytes.start) as usize;
-        let mut backoff = Backoff::new(self.settings.retry_first, self.settings.retry_longest);
-        loop {
-            let start = span.bytes.end - (end - data.len()) as u64;
-            let before = data.len();
-            let rest = Span { bytes: start..span.bytes.end, ..span.clone() };
-            let problem = match self.fetch_once(url.clone(), &rest, data).await {
-                Ok(()) => return Ok(()),
-                Err(problem) => problem,
+            self.wait_while_busy(&url).await?;
+            let before = run.position(metainfo);
+            let problem = match self.stream(seed, &url, &span, run, out).await {
+                Ok(()) => {
+                    backoff.succeeded();
+                    busy_answers = 0;
+                    continue;
+                }
+                Err(End::Seed(problem)) => problem,
+                Err(over) => return Err(over),
             };
-            if data.len() > before {
-                backoff.succeeded();
+            match &problem {
+                WebSeedProblem::Busy(wait) if busy_answers < BUSY_ANSWERS_MAX => {
+                    busy_answers += 1;
+                    self.memories.busy(&url, (*wait).max(settings.retry_first));
+                    continue;
+                }
+                // Ends by itself: after a few changes nobody looks for them any more.
+                WebSeedProblem::Changed => {
+                    run.buffer.clear();
+                    continue;
+                }
+                // A server that delivers nothing to speak of does not get its patience back.
+                WebSeedProblem::Trickles => {}
+                _ if run.position(metainfo) > before => backoff.succeeded(),
+                _ => {}
             }
-            if !problem.is_transient() || backoff.failures() + 1 >= self.settings.attempts_max {
-                return Err(problem);
+            if !problem.is_transient() || backoff.failures() + 1 >= settings.attempts_max {
+                return Err(problem.into());
             }
             let wait = backoff.failed(&mut rand::rng());
             tracing::debug!("{url}: {problem}; again in {wait:?}");
             tokio::time::sleep(wait).await;
         }
+        Ok(())
     }
 
-    async fn fetch_once(
+    async fn wait_while_busy(&self, url: &Url) -> Result<(), WebSeedProblem> {
+        let until = self.memories.of(url).busy_until;
+        let wait = until.map_or(Duration::ZERO, |end| end.duration_since(Instant::now()));
+        if wait > self.settings.busy_wait_max {
+            return Err(WebSeedProblem::Busy(wait));
+        }
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// One exchange: what it brings goes into the run, piece by piece.
+    async fn stream(
         &self,
-        url: Url,
+        seed: &Seed,
+        url: &Url,
         span: &Span,
-        data: &mut BytesMut,
-    ) -> Result<(), WebSeedProblem> {
-        let range = format!("bytes={}-{}", span.bytes.start, span.bytes.end - 1);
-        let request = self.client.get(url).header(RANGE, range).header(ACCEPT_ENCODING, "identity");
-        let mut response = request.send().await.map_err(unreachable)?;
-        check_answer(&response, span)?;
-        let end = data.len() + (span.bytes.end - span.bytes.start) as usize;
-        while let Some(chunk) = response.chunk().await.map_err(|_| WebSeedProblem::Truncated)? {
-            if data.len() + chunk.len() > end {
-                return Err(WebSeedProblem::WrongRange);
+        run: &mut Run,
+        out: &Pieces,
+    ) -> Result<(), End> {
+        let validator = seed.validator(span.file);
+        let rate = *self.throttle.rate().borrow();
+        let end =
+            span.bytes.end.min(span.bytes.start.saturating_add(self.throttle.ask_bytes_max()));
+        let bytes = span.bytes.start..end;
+        self.throttle.reserve(end - bytes.start).await;
+        let mut reserved = Reserved { throttle: &self.throttle, bytes: end - bytes.start };
+        let ask =
+            Ask { url: url.clone(), bytes, file_bytes: span.file_bytes, validator: &validator };
+        let mut answer = match http::ask(&self.outbound, &self.settings, ask).await {
+            Err(WebSeedProblem::Changed) => {
+                seed.changed(span.file, &validator, Validator::default());
+                return Err(WebSeedProblem::Changed.into());
             }
-            self.progress.count_fetched(chunk.len() as u64);
-            data.extend_from_slice(&chunk);
-        }
-        if data.len() < end { Err(WebSeedProblem::Truncated) } else { Ok(()) }
-    }
-}
-
-/// How many pieces to fetch at a time: enough to hide the round trip, few enough that their buffers
-/// fit a router's memory.
-pub(super) fn pieces_at_once(metainfo: &Metainfo) -> usize {
-    const BUFFER_BYTES: u32 = 8 * 1024 * 1024;
-    (BUFFER_BYTES / metainfo.piece_length).clamp(2, 8) as usize
-}
-
-fn client(settings: &FillSettings) -> Result<Client, FillError> {
-    let builder = || {
-        Client::builder()
-            .user_agent(USER_AGENT)
-            .connect_timeout(settings.connect_timeout)
-            .read_timeout(settings.read_timeout)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .redirect(reqwest::redirect::Policy::limited(REDIRECTS_MAX))
-    };
-    // Without a CA bundle on the system the first attempt fails. Plain HTTP must work all the same
-    // (every byte is checked by hash); HTTPS will then say that it trusts nobody.
-    builder()
-        .build()
-        .or_else(|_| builder().tls_certs_only([]).build())
-        .map_err(|e| FillError::Engine(format!("the HTTP client cannot start: {e}")))
-}
-
-fn check_answer(response: &Response, span: &Span) -> Result<(), WebSeedProblem> {
-    match response.status() {
-        StatusCode::PARTIAL_CONTENT => {
-            let header = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
-            let Some((first, total)) = header.and_then(parse_content_range) else {
-                return Err(WebSeedProblem::WrongRange);
-            };
-            match total {
-                Some(found) if found != span.file_bytes => {
-                    Err(WebSeedProblem::WrongLength { expected: span.file_bytes, found })
-                }
-                _ if first != span.bytes.start => Err(WebSeedProblem::WrongRange),
-                _ => Ok(()),
-            }
-        }
-        // The whole file, which is fine if that is what was wanted.
-        StatusCode::OK if span.bytes == (0..span.file_bytes) => Ok(()),
-        StatusCode::OK => Err(WebSeedProblem::NoRanges),
-        status => Err(WebSeedProblem::Status(status.as_u16())),
-    }
-}
-
-/// `bytes 0-499/1234` (RFC 9110, section 14.4): first byte and total, which may be unknown (`*`).
-fn parse_content_range(value: &str) -> Option<(u64, Option<u64>)> {
-    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
-    let (first, _) = range.split_once('-')?;
-    let total = match total {
-        "*" => None,
-        digits => Some(digits.parse().ok()?),
-    };
-    Some((first.parse().ok()?, total))
-}
-
-fn unreachable(error: reqwest::Error) -> WebSeedProblem {
-    // reqwest's own text stops at "error sending request"; the cause is further in.
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    WebSeedProblem::Unreachable(cause.to_string())
-}
-
-/// Where the bytes of a piece lie in the torrent's files. Empty files take part in nothing.
-fn spans(metainfo: &Metainfo, piece: u32) -> Vec<Span> {
-    let start = metainfo.piece_offset(piece);
-    let end = start + u64::from(metainfo.piece_bytes(piece).unwrap_or(0));
-    let mut spans = Vec::new();
-    let mut file_start = 0;
-    for (file, File { length, .. }) in metainfo.files.iter().enumerate() {
-        let file_end = file_start + length;
-        let (from, to) = (start.max(file_start), end.min(file_end));
-        if from < to {
-            let bytes = from - file_start..to - file_start;
-            spans.push(Span { file, bytes, file_bytes: *length });
-        }
-        if file_end >= end {
-            break;
-        }
-        file_start = file_end;
-    }
-    spans
-}
-
-/// BEP 19: the URL is the file itself, or, if it ends in a slash or the torrent has several files,
-/// the folder that the torrent's name is in.
-fn file_url(seed: &Url, metainfo: &Metainfo, file: usize) -> Url {
-    let mut url = seed.clone();
-    if !metainfo.directory && !seed.path().ends_with('/') {
-        return url;
-    }
-    if let Ok(mut path) = url.path_segments_mut() {
-        path.pop_if_empty().push(&metainfo.name);
-        if metainfo.directory {
-            path.extend(&metainfo.files[file].path);
-        }
-    }
-    url
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::logic::metainfo::{NewLayout, NewMetainfo};
-
-    const PIECE: u32 = 16 * 1024;
-
-    fn metainfo(files: &[(&[&str], u64)]) -> Metainfo {
-        let total: u64 = files.iter().map(|(_, length)| length).sum();
-        let files: Vec<File> = files
-            .iter()
-            .map(|(path, length)| File {
-                path: path.iter().map(|c| (*c).to_owned()).collect(),
-                length: *length,
-            })
-            .collect();
-        let layout = match &files[..] {
-            [one] if one.path == ["my film"] => NewLayout::Single { length: one.length },
-            _ => NewLayout::Directory { files: &files },
+            answer => answer?,
         };
-        let (torrent, _) = NewMetainfo {
-            name: "my film",
-            piece_length: PIECE,
-            pieces: &vec![0; total.div_ceil(u64::from(PIECE)) as usize * 20],
-            layout,
-            private: false,
-            tracker_tiers: &[],
-            web_seeds: &[],
+        let poisoned = self.memories.of(url).poisoned;
+        if !poisoned.is_empty() && poisoned == answer.validator {
+            return Err(WebSeedProblem::Poisoned { piece: run.next }.into());
         }
-        .encode();
-        Metainfo::parse(&torrent).expect("own format")
+        if answer.validator.differs_from(&validator) {
+            seed.changed(span.file, &validator, answer.validator);
+            return Err(WebSeedProblem::Changed.into());
+        }
+        seed.learn(span.file, &answer.validator);
+        while let Some(chunk) = answer.chunk().await? {
+            self.progress.count_fetched(chunk.len() as u64);
+            self.throttle.count(chunk.len() as u64);
+            reserved.bytes = reserved.bytes.saturating_sub(chunk.len() as u64);
+            let fed = self.feed(run, chunk, out).await;
+            if let Err(End::Seed(WebSeedProblem::Poisoned { .. })) = &fed {
+                self.memories.poisoned(url, answer.validator.clone());
+            }
+            fed?;
+            if self.throttle.fell_from(rate) {
+                // Closed, it stops coming at once; the rest is asked for in smaller pieces.
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
-    fn url_of(seed: &str, metainfo: &Metainfo, file: usize) -> String {
-        file_url(&seed.parse().expect("a URL"), metainfo, file).to_string()
+    async fn feed(&self, run: &mut Run, mut chunk: Bytes, out: &Pieces) -> Result<(), End> {
+        let metainfo = &self.progress.metainfo;
+        while !chunk.is_empty() && run.next < run.end {
+            let piece = run.next;
+            let length = metainfo.piece_bytes(piece).unwrap_or(0) as usize;
+            if run.buffer.capacity() == 0 {
+                run.buffer.reserve(length);
+            }
+            let part = chunk.split_to(chunk.len().min(length - run.buffer.len()));
+            run.buffer.extend_from_slice(&part);
+            if run.buffer.len() < length {
+                return Ok(());
+            }
+            let data = std::mem::take(&mut run.buffer).freeze();
+            if !verifies(metainfo.clone(), piece, data.clone()).await? {
+                return Err(WebSeedProblem::Poisoned { piece }.into());
+            }
+            run.next += 1;
+            out.send((piece, data)).await.map_err(|_| End::Over)?;
+        }
+        Ok(())
+    }
+}
+
+async fn verifies(metainfo: Arc<Metainfo>, piece: u32, data: Bytes) -> Result<bool, End> {
+    let hashed = tokio::task::spawn_blocking(move || metainfo.verifies(piece, &data));
+    hashed.await.map_err(|_| End::Over)
+}
+
+impl Run {
+    /// The first byte that is not there yet, in the content.
+    fn position(&self, metainfo: &Metainfo) -> u64 {
+        metainfo.piece_offset(self.next) + self.buffer.len() as u64
     }
 
-    #[test]
-    fn finds_the_file_where_bep_19_puts_it() {
-        let single = metainfo(&[(&["my film"], 100)]);
-        assert_eq!(url_of("http://cdn.example/x.mp4", &single, 0), "http://cdn.example/x.mp4");
-        assert_eq!(url_of("http://cdn.example/d/", &single, 0), "http://cdn.example/d/my%20film");
-        let several = metainfo(&[(&["a?b"], 100), (&["sub", "c#d"], 100)]);
-        let want = "http://cdn.example/d/my%20film/a%3Fb";
-        assert_eq!(url_of("http://cdn.example/d/", &several, 0), want);
-        assert_eq!(url_of("http://cdn.example/d", &several, 0), want);
-        let want = "http://cdn.example/d/my%20film/sub/c%23d";
-        assert_eq!(url_of("http://cdn.example/d", &several, 1), want);
+    /// What to ask for next.
+    fn span(&self, metainfo: &Metainfo) -> Option<Span> {
+        let end = metainfo.piece_offset(self.end).min(metainfo.total_bytes);
+        first_span(metainfo, self.position(metainfo)..end)
     }
+}
 
-    #[test]
-    fn never_leaves_the_folder_of_the_web_seed() {
-        let hostile = metainfo(&[(&["..", "..", "etc", "passwd"], 100), (&["a/../../b"], 100)]);
-        for file in 0..2 {
-            let url = url_of("http://cdn.example/d/", &hostile, file);
-            assert!(url.starts_with("http://cdn.example/d/my%20film/"), "{url}");
+impl Seed {
+    fn give_up(&self, problem: &WebSeedProblem) {
+        // Runs are fetched side by side: only the first says so.
+        if self.state.lock().given_up.replace(problem.clone()).is_none() {
+            tracing::warn!("web seed {}: {problem}", self.url);
         }
     }
 
-    #[test]
-    fn splits_a_piece_at_the_borders_of_files() {
-        let m = metainfo(&[(&["a"], 10_000), (&["empty"], 0), (&["b"], 1_000), (&["c"], 30_000)]);
-        let found = spans(&m, 0);
-        let span = |file, bytes, file_bytes| Span { file, bytes, file_bytes };
-        assert_eq!(
-            found,
-            [span(0, 0..10_000, 10_000), span(2, 0..1_000, 1_000), span(3, 0..5_384, 30_000)]
-        );
-        assert_eq!(spans(&m, 1), [span(3, 5_384..21_768, 30_000)]);
-        assert_eq!(spans(&m, 2), [span(3, 21_768..30_000, 30_000)]);
-        assert_eq!(spans(&m, 3), []);
+    fn validator(&self, file: usize) -> Validator {
+        let state = self.state.lock();
+        match state.changes < CHANGES_MAX {
+            true => state.validators.get(&file).cloned().unwrap_or_default(),
+            false => Validator::default(),
+        }
     }
 
-    #[test]
-    fn reads_content_range() {
-        assert_eq!(parse_content_range("bytes 5-9/100"), Some((5, Some(100))));
-        assert_eq!(parse_content_range("bytes 5-9/*"), Some((5, None)));
-        for bad in ["", "bytes */100", "items 5-9/100", "bytes 5/100", "bytes x-9/100"] {
-            assert_eq!(parse_content_range(bad), None, "{bad}");
+    fn learn(&self, file: usize, validator: &Validator) {
+        let mut state = self.state.lock();
+        let known = state.validators.entry(file).or_default();
+        if known.is_empty() {
+            known.clone_from(validator);
         }
+    }
+
+    /// Several requests may notice the same change: it counts once.
+    fn changed(&self, file: usize, before: &Validator, now: Validator) {
+        let mut state = self.state.lock();
+        if state.validators.get(&file) != Some(before) {
+            return;
+        }
+        state.changes += 1;
+        state.validators.insert(file, now);
+        tracing::info!("web seed {}: the file has changed while it was fetched", self.url);
+    }
+}
+
+impl Memories {
+    fn of(&self, url: &Url) -> Memory {
+        self.0.lock().get(url).cloned().unwrap_or_default()
+    }
+
+    fn poisoned(&self, url: &Url, validator: Validator) {
+        self.remember(url, |memory| memory.poisoned = validator);
+    }
+
+    fn busy(&self, url: &Url, wait: Duration) {
+        self.remember(url, |memory| memory.busy_until = Some(Instant::now() + wait));
+    }
+
+    fn remember(&self, url: &Url, change: impl FnOnce(&mut Memory)) {
+        let mut memories = self.0.lock();
+        if memories.len() >= MEMORIES_MAX && !memories.contains_key(url) {
+            memories.pop_first();
+        }
+        change(memories.entry(url.clone()).or_default());
     }
 }

@@ -1,10 +1,9 @@
 //! Telling an HTTP tracker that we are here, and hearing who else is (BEP 3, 7, 12, 23). The first
 //! tracker of the tiers that answers is enough. What it says of peers is not judged here.
 
-use reqwest::Client;
 use url::Url;
 
-use super::UpstreamError;
+use super::{super::outbound::Outbound, UpstreamError};
 use crate::logic::{
     infohash::Infohash,
     node::AnnounceEvent,
@@ -25,13 +24,13 @@ pub struct AnnounceRequest<'a> {
 }
 
 pub async fn announce(
-    client: &Client,
+    outbound: &Outbound,
     request: &AnnounceRequest<'_>,
 ) -> Result<Announced, UpstreamError> {
     let mut last = UpstreamError::Local("the hot list names no HTTP tracker".into());
     let http = |url: &&Url| matches!(url.scheme(), "http" | "https");
     for tracker in request.tracker_tiers.iter().flatten().filter(http) {
-        match announce_to(client, tracker, request).await {
+        match announce_to(outbound, tracker, request).await {
             Ok(announced) => return Ok(announced),
             Err(error) => last = error,
         }
@@ -40,12 +39,12 @@ pub async fn announce(
 }
 
 async fn announce_to(
-    client: &Client,
+    outbound: &Outbound,
     tracker: &Url,
     request: &AnnounceRequest<'_>,
 ) -> Result<Announced, UpstreamError> {
     let url = request.url(tracker);
-    let answer = super::exchange::get(client, &url, MAX_ANSWER_BYTES).await?;
+    let answer = super::get_outside(outbound, &url, MAX_ANSWER_BYTES).await?;
     Announced::parse(&answer).map_err(|problem| UpstreamError::bad_answer(tracker, problem))
 }
 

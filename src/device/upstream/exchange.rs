@@ -7,7 +7,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::UpstreamError;
+use super::{super::outbound::Outbound, UpstreamError};
 
 /// A server that says nothing for so long has nothing to say.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -59,6 +59,16 @@ pub async fn body(url: &Url, mut response: Response, limit: u64) -> Result<Vec<u
         }
         bytes.extend_from_slice(&chunk);
     }
+}
+
+/// The same as [`get`], for a URL out of the operator's documents.
+pub async fn get_outside(
+    outbound: &Outbound,
+    url: &Url,
+    limit: u64,
+) -> Result<Vec<u8>, UpstreamError> {
+    let out_of_reach = |reason| UpstreamError::OutOfReach { host: host(url), reason };
+    get(outbound.client(url).map_err(out_of_reach)?, url, limit).await
 }
 
 /// GETs a bounded body; anything but 200 is an error.

@@ -15,11 +15,11 @@ use reqwest::{Client, redirect};
 use url::Url;
 
 pub use announce::{AnnounceRequest, announce};
-pub use exchange::get;
+pub use exchange::get_outside;
 pub use hub::Hub;
 pub use repo::{Answer, FetchedList, ListRepository, Outcome};
 
-use crate::logic::now::UnixSeconds;
+use crate::logic::{now::UnixSeconds, reach::Refused};
 
 /// An operator's server that has not begun to answer by then will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,6 +46,8 @@ pub enum UpstreamError {
     List(String),
     #[error("the operator's statement was not accepted: {0}")]
     Statement(String),
+    #[error("{host} is out of reach: {reason}")]
+    OutOfReach { host: String, reason: Refused },
     #[error("{0}")]
     Local(String),
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{NESTING_MAX, nests_too_deep};
-use crate::logic::units::Micros;
+use crate::logic::{governor::Prefix, units::Micros};
 
 pub const MAX_POLICY_BYTES: u64 = 256 * 1024;
 
@@ -28,6 +28,10 @@ pub struct Policy {
     /// `host:port` of a reflector (docs/reflector.md), if the operator has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reflector: Option<String>,
+    /// Networks such as `10.0.0.0/8`, beside the public internet, in which the operator's own servers
+    /// may be: web seeds, metainfo, trackers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub private_web_seeds: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +74,17 @@ impl Policy {
         if policy.reflector.as_deref().is_some_and(|reflector| !is_host_and_port(reflector)) {
             return Err(PolicyError::OutOfRange("reflector"));
         }
+        let networks = &policy.private_web_seeds;
+        if networks.len() > PRIVATE_WEB_SEEDS_MAX
+            || networks.iter().any(|network| network.parse::<Prefix>().is_err())
+        {
+            return Err(PolicyError::OutOfRange("private_web_seeds"));
+        }
         Ok(policy)
+    }
+
+    pub fn private_web_seed_networks(&self) -> Vec<Prefix> {
+        self.private_web_seeds.iter().filter_map(|network| network.parse().ok()).collect()
     }
 
     /// Unknown classes earn nothing rather than something made up.
@@ -79,6 +93,8 @@ impl Policy {
     }
 }
 
+/// An operator has a handful of private networks.
+const PRIVATE_WEB_SEEDS_MAX: usize = 16;
 /// The longest name that DNS knows, a colon and a port.
 const HOST_AND_PORT_BYTES_MAX: usize = 253 + 6;
 
@@ -102,13 +118,14 @@ mod tests {
             report_interval_seconds: 900,
             statement_keys: vec![],
             reflector: None,
+            private_web_seeds: vec![],
         }
     }
 
     #[test]
-    fn a_policy_from_before_reflectors_is_read_and_written_as_it_was() {
+    fn a_policy_without_the_newer_fields_is_read_and_written_as_it_was() {
         let text = serde_json::to_string(&policy()).expect("serialises");
-        assert!(!text.contains("reflector"), "{text}");
+        assert!(!text.contains("reflector") && !text.contains("private"), "{text}");
         assert_eq!(Policy::parse(text.as_bytes()), Ok(policy()));
     }
 
@@ -122,6 +139,14 @@ mod tests {
             ("report_interval_seconds", Policy { report_interval_seconds: 90_000, ..policy() }),
             ("reflector", Policy { reflector: Some("hub.example".into()), ..policy() }),
             ("reflector", Policy { reflector: Some("a b:7".into()), ..policy() }),
+            (
+                "private_web_seeds",
+                Policy { private_web_seeds: vec!["10.0.0.1".into()], ..policy() },
+            ),
+            (
+                "private_web_seeds",
+                Policy { private_web_seeds: vec!["0.0.0.0/0".into()], ..policy() },
+            ),
         ] {
             assert_eq!(parse(&p), Err(PolicyError::OutOfRange(field)));
         }

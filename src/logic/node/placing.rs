@@ -115,6 +115,15 @@ impl<R: rand::Rng> Node<R> {
         self.replan(now);
     }
 
+    pub(super) fn fill_paused(&mut self, infohash: Infohash) {
+        self.fill_running.take_if(|filling| *filling == infohash);
+        if let Some(content) = self.contents.get_mut(&infohash)
+            && content.phase == Phase::Filling
+        {
+            content.phase = Phase::Waiting;
+        }
+    }
+
     pub fn unwanted(&self) -> &BTreeSet<Infohash> {
         &self.placing.unwanted
     }

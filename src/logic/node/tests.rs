@@ -131,6 +131,7 @@ fn policy() -> Policy {
         report_interval_seconds: 900,
         statement_keys: vec![],
         reflector: None,
+        private_web_seeds: vec![],
     }
 }
 

@@ -75,6 +75,11 @@ function ContentRow({ content }: { content: Content }) {
           {c.problem}
         </p>
       )}
+      {c.waits && (
+        <p class="hint" lang="en">
+          {c.waits}
+        </p>
+      )}
       <dl class="facts in-line">
         {!filling && <Fact name={t("content_size")} value={size} />}
         <Fact name={t("content_served")} value={bytes(c.egress_bytes, locale)} />

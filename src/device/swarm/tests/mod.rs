@@ -1,6 +1,7 @@
 //! Fills against a real HTTP server and real BitTorrent peers on loopback.
 
 mod support;
+mod web_seed;
 
 use axum::http::StatusCode;
 use nix::libc;
@@ -11,7 +12,7 @@ use self::support::{
     Content, Fault, MemorySink, Origin, PIECE, Seeder, dead_peer, directory, gossip, single_file,
 };
 use super::*;
-use crate::logic::{fault, placement::Part};
+use crate::logic::{fault, placement::Part, reach::Reach};
 
 /// A fill that takes longer has hung: nothing in these tests waits for anything this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,7 +54,17 @@ impl Bench {
         settings.retry_first = Duration::from_millis(1);
         settings.retry_longest = Duration::from_millis(5);
         settings.attempts_max = 3;
-        Bench { filler: Filler::new(settings), _scratch: scratch }
+        settings.busy_wait_max = Duration::from_secs(2);
+        settings.hold_back = Duration::from_millis(50);
+        settings.write_run_bytes = u64::from(PIECE);
+        Bench::with(settings, scratch, Throttle::new(None))
+    }
+
+    fn with(settings: FillSettings, scratch: TempDir, throttle: Throttle) -> Bench {
+        let hub = reqwest::Client::builder().tls_certs_only([]).build().expect("a client");
+        let outbound = Outbound::new(hub, Reach::default()).expect("a client");
+        outbound.set_private(vec!["127.0.0.0/8".parse().expect("a network")]);
+        Bench { filler: Filler::new(settings, outbound, throttle), _scratch: scratch }
     }
 
     async fn fill(&self, job: FillJob) -> Result<FillOutcome, FillError> {
@@ -139,6 +150,42 @@ async fn counts_each_piece_for_the_source_that_supplied_it() {
     assert_eq!(sink.bytes_from(FillSource::WebSeed), outcome.web_seed_bytes);
     assert_eq!(sink.bytes_from(FillSource::Peer), outcome.peer_bytes);
     assert!(outcome.web_seed_bytes <= origin.served_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_web_seed_is_not_asked_while_a_device_delivers() {
+    let content = single_file(60 * u64::from(PIECE));
+    let (seeder, origin) =
+        (Seeder::start(&content, false).await, Origin::start(&content, Fault::None).await);
+    let sink = MemorySink::new(&content);
+    let job = FillJob {
+        web_seeds: vec![origin.url()],
+        peers: vec![seeder.address],
+        ..content.job(&sink)
+    };
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let settings = FillSettings::new(scratch.path().to_owned());
+    let bench = Bench::with(settings, scratch, Throttle::new(None));
+    let outcome = bench.fill(job).await.expect("fills");
+    assert_eq!(outcome, FillOutcome { web_seed_bytes: 0, peer_bytes: content.total() });
+    assert_eq!(origin.requests(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fill_that_stops_keeps_what_was_verified_and_not_yet_written() {
+    let content = single_file(30 * u64::from(PIECE));
+    let origin = Origin::start(&content, Fault::HangsFrom(11 * u64::from(PIECE))).await;
+    let sink = MemorySink::new(&content);
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let mut settings = FillSettings::new(scratch.path().to_owned());
+    settings.stall_timeout = Duration::from_secs(1);
+    // Longer than what comes.
+    settings.write_run_bytes = content.total();
+    let bench = Bench::with(settings, scratch, Throttle::new(None));
+    let result = bench.fill_from(Route::Direct, &content, &sink, &[&origin]).await;
+    assert!(matches!(result, Err(FillError::Stalled(_))), "{result:?}");
+    assert_eq!(sink.have().held(), 11);
+    assert_eq!(sink.writes(), [(0, 11 * u64::from(PIECE))], "in one write");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,7 +303,6 @@ async fn says_what_is_wrong_with_the_web_seed() {
     for (fault, expected) in [
         (Fault::Status(StatusCode::NOT_FOUND), WebSeedProblem::Status(404)),
         (Fault::Status(StatusCode::SERVICE_UNAVAILABLE), WebSeedProblem::Status(503)),
-        (Fault::IgnoresRanges, WebSeedProblem::NoRanges),
         (
             Fault::OtherLength,
             WebSeedProblem::WrongLength { expected: content.total(), found: content.total() + 1 },
@@ -375,7 +421,8 @@ fn touches_neither_verified_pieces_nor_anything_after_the_end() {
     let mut have = Bitfield::empty(3);
     have.set(1);
     let at = u64::from(PIECE);
-    let progress = Progress::new(content.metainfo.clone(), have, Bitfield::full(3), sink.clone());
+    let progress =
+        Progress::new(content.metainfo.clone(), have, Bitfield::full(3), sink.clone(), 1);
     assert!(progress.write_at(0, &[1; 10]).is_ok());
     assert!(progress.write_at(at, &[]).is_ok());
     for (offset, length) in [(at, 1), (at - 1, 2), (2 * at - 1, 5), (0, 3 * PIECE as usize)] {

@@ -98,6 +98,7 @@ pub struct MemorySink {
     /// How many writes still succeed.
     pub writes_left: AtomicU64,
     pub read_bytes: AtomicU64,
+    writes: Mutex<Vec<(u64, u64)>>,
     count: watch::Sender<usize>,
 }
 
@@ -109,6 +110,7 @@ impl MemorySink {
             verified: Mutex::default(),
             writes_left: AtomicU64::new(u64::MAX),
             read_bytes: AtomicU64::new(0),
+            writes: Mutex::default(),
             count: watch::Sender::new(0),
         })
     }
@@ -140,6 +142,11 @@ impl MemorySink {
         pieces.filter_map(|piece| self.metainfo.piece_bytes(piece)).map(u64::from).sum()
     }
 
+    /// Offset and length of each, in order.
+    pub fn writes(&self) -> Vec<(u64, u64)> {
+        self.writes.lock().clone()
+    }
+
     pub async fn wait_for_verified(&self, pieces: usize) {
         let mut count = self.count.subscribe();
         count.wait_for(|n| *n >= pieces).await.expect("the sink lives");
@@ -160,6 +167,7 @@ impl PieceSink for MemorySink {
         if left.is_err() {
             return Err(io::Error::from_raw_os_error(nix::libc::ENOSPC));
         }
+        self.writes.lock().push((offset, data.len() as u64));
         let from = offset as usize;
         self.data.lock()[from..from + data.len()].copy_from_slice(data);
         Ok(())
@@ -204,6 +212,25 @@ pub enum Fault {
     Redirects,
     /// Says that its file is one byte longer.
     OtherLength,
+    /// Says 429 and `Retry-After: 0` so many times before it answers.
+    Busy(u32),
+    /// Says 503 with this `Retry-After`.
+    BusyFor(&'static str),
+    Compresses,
+    /// Goes on sending after the last byte, for ever.
+    Endless,
+    /// A byte now and then.
+    Trickles,
+    /// The answer is of the bytes after those that were asked for.
+    OtherRange,
+    /// A tenth of what was asked for, and honestly so.
+    Less,
+    /// After so many answers the file has other bytes and another ETag.
+    ChangesAfter(usize),
+    /// Each answer has another ETag, as from a farm of servers.
+    NewTagEachTime,
+    /// Sends everybody elsewhere.
+    RedirectsTo(String),
 }
 
 impl Origin {
@@ -267,7 +294,11 @@ async fn serve(
         Fault::None => {}
         Fault::Status(status) => return status.into_response(),
         Fault::IgnoresRanges => return file.clone().into_response(),
-        Fault::HangsFrom(offset) if last >= offset => std::future::pending().await,
+        Fault::HangsFrom(offset) if last >= offset => {
+            body.truncate(offset.saturating_sub(first) as usize);
+            state.served_bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
+            return partial(first, last, total, then(body, futures_util::stream::pending()));
+        }
         Fault::HangsFrom(_) => {}
         Fault::WrongFrom(offset) => {
             let wrong = offset.saturating_sub(first).min(body.len() as u64) as usize;
@@ -287,9 +318,85 @@ async fn serve(
         }
         Fault::Redirects => return Redirect::temporary(&format!("/{path}")).into_response(),
         Fault::OtherLength => total += 1,
+        Fault::RedirectsTo(url) => return Redirect::temporary(&url).into_response(),
+        fault => return serve_worse(&state, fault, &headers, (first, last), file),
     }
     state.served_bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
     partial(first, last, total, body.into())
+}
+
+/// The rest of the faults.
+fn serve_worse(
+    state: &OriginState,
+    fault: Fault,
+    headers: &HeaderMap,
+    (first, last): (u64, u64),
+    file: &[u8],
+) -> Response {
+    let total = file.len();
+    let body = file[first as usize..=last as usize].to_vec();
+    let answers = state.requests.lock().len();
+    let busy = |status: StatusCode, wait: &'static str| {
+        (status, [(header::RETRY_AFTER, wait)]).into_response()
+    };
+    let tagged = |tag: usize, body: Vec<u8>| {
+        let tag = format!("\"v{tag}\"");
+        let asked = headers.get(header::IF_RANGE).map(|v| v.to_str().expect("text"));
+        if asked.is_some_and(|asked| asked != tag) {
+            return ([(header::ETAG, tag)], file.to_vec()).into_response();
+        }
+        state.served_bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
+        let mut answer = partial(first, last, total, body.into());
+        answer.headers_mut().insert(header::ETAG, tag.parse().expect("a value"));
+        answer
+    };
+    match fault {
+        Fault::Busy(0) => partial(first, last, total, body.into()),
+        Fault::Busy(times) => {
+            *state.fault.lock() = Fault::Busy(times - 1);
+            busy(StatusCode::TOO_MANY_REQUESTS, "0")
+        }
+        Fault::BusyFor(wait) => busy(StatusCode::SERVICE_UNAVAILABLE, wait),
+        Fault::Compresses => {
+            let mut answer = partial(first, last, total, body.into());
+            answer.headers_mut().insert(header::CONTENT_ENCODING, "gzip".parse().expect("a value"));
+            answer
+        }
+        Fault::Endless => {
+            let more = futures_util::stream::repeat_with(|| Ok(Bytes::from_static(&[0; 4096])));
+            let mut answer = partial(first, last, total, then(body, more));
+            answer.headers_mut().remove(header::CONTENT_LENGTH);
+            answer
+        }
+        Fault::Trickles => {
+            let drops = futures_util::stream::unfold(body.into_iter(), |mut rest| async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                rest.next().map(|byte| (Ok(Bytes::from(vec![byte])), rest))
+            });
+            partial(first, last, total, then(vec![], drops))
+        }
+        Fault::OtherRange => partial(first + 1, last, total, body[1..].to_vec().into()),
+        Fault::Less => {
+            let last = (first + (total as u64 / 10).max(64 * 1024)).min(last);
+            let body = file[first as usize..=last as usize].to_vec();
+            state.served_bytes.fetch_add(body.len() as u64, Ordering::SeqCst);
+            partial(first, last, total, body.into())
+        }
+        Fault::ChangesAfter(times) if answers > times => {
+            tagged(2, body.into_iter().map(|b| !b).collect())
+        }
+        Fault::ChangesAfter(_) => tagged(1, body),
+        Fault::NewTagEachTime => tagged(answers, body),
+        other => panic!("{other:?} is dealt with elsewhere"),
+    }
+}
+
+/// A body that begins with these bytes.
+fn then(
+    start: Vec<u8>,
+    rest: impl futures_util::Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> Body {
+    Body::from_stream(futures_util::stream::iter([Ok(Bytes::from(start))]).chain(rest))
 }
 
 fn partial(first: u64, last: u64, total: usize, body: Body) -> Response {

@@ -93,10 +93,16 @@ impl Schedule {
     }
 
     fn at(&self, now: UnixSeconds) -> Share {
+        let (day, hour) = self.day_and_hour(now);
+        self.week[day][hour]
+    }
+
+    /// Of local time, as indices into the week.
+    pub fn day_and_hour(&self, now: UnixSeconds) -> (usize, usize) {
         let local_hours = self.local_seconds(now) / 3600;
         // 1970-01-01 was a Thursday.
         let day = (local_hours / HOURS as u64 + 3) % DAYS as u64;
-        self.week[day as usize][(local_hours % HOURS as u64) as usize]
+        (day as usize, (local_hours % HOURS as u64) as usize)
     }
 
     fn local_seconds(&self, now: UnixSeconds) -> u64 {
