@@ -15,7 +15,7 @@ use larder::logic::{
     },
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
-    node::{Command, Event, Node, Settings, Stored},
+    node::{Command, Event, Node, Placing, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
     placement::Part,
     timekeeper::TOLERANCE,
@@ -123,6 +123,7 @@ fn node(
         enrolled,
         allowance: allowance::Settings::with_limit(1_000_000),
         line_traffic: Traffic::default(),
+        placing: Placing::default(),
     };
     let stored = disk.iter().map(|(infohash, held)| Stored {
         infohash: *infohash,
