@@ -104,6 +104,12 @@ bench-household: bench-check ## What a household notices of Larder, as root; wri
 	cargo build --locked --release --bin larderd --example load --example delay_relay
 	benches/household/bench.py --programs $(abspath $(TARGET_DIR))/release $(ARGS)
 
+.PHONY: bench-fill
+bench-fill: ## What a fill leaves of a household's download, and what it costs the flash, as root (4 minutes).
+	cargo build --locked --release --bins --example delay_relay
+	benches/household/fill.py --programs $(abspath $(TARGET_DIR))/release
+	benches/flash/fill.py --programs $(abspath $(TARGET_DIR))/release
+
 .PHONY: bench-check
 bench-check: ## Unit tests of how the household bench reckons.
 	python3 -m unittest discover -q -s benches/household
