@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use rand::{Rng, RngExt, rngs::SmallRng};
+use rand::{RngExt, rngs::SmallRng};
 
 use crate::log::Change;
 
@@ -187,7 +187,7 @@ fn tear(bytes: &mut Vec<u8>, offset: usize, data: &[u8], rng: &mut SmallRng) {
     let mut from = 0;
     while from < data.len() {
         let to = data.len().min(from + SECTOR - (offset + from) % SECTOR);
-        if rng.next_u32() % 2 == 0 {
+        if rng.random() {
             put(bytes, offset + from, &data[from..to]);
         }
         from = to;
