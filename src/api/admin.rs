@@ -10,6 +10,7 @@
 //! | `GET /events` | | server-sent events: `status` with a `Status` each second |
 //! | `PUT /limit` | `LimitRequest` | `Status` |
 //! | `PUT /pause` | `PauseRequest` | `Status` |
+//! | `PUT /removal` | `RemovalRequest` | `Status` |
 
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,14 @@ pub enum PauseRequest {
         seconds: u32,
     },
     UntilResumed,
+}
+
+/// A content is taken off this device and not filled again, or may come back.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemovalRequest {
+    pub infohash: Infohash,
+    pub removed: bool,
 }
 
 /// Everything on the first screen.

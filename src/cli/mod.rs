@@ -9,6 +9,7 @@ mod list;
 mod node;
 mod output;
 mod publish;
+mod simulate;
 
 use std::{future::Future, process::ExitCode};
 
@@ -44,6 +45,8 @@ enum Command {
     Books(books::BooksArgs),
     /// What the origin itself had to send, by content.
     OriginUsage(hub::HubArgs),
+    /// Play demand against a fleet in virtual time, under each policy.
+    Simulate(simulate::SimulateArgs),
     /// Configuration files.
     #[command(subcommand)]
     Config(config_check::ConfigCommand),
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Node(command) => run(node::run(command)),
         Command::Books(args) => run(books::run(args)),
         Command::OriginUsage(args) => run(books::origin_usage(args)),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Config(command) => config_check::run(&command),
     }
 }

@@ -12,6 +12,7 @@ use crate::logic::{
         Prefix,
         allowance::{self, Asymmetry, DAY_NAMES, Schedule, Share, UTC_OFFSET_MINUTES},
     },
+    placement::{Budgets, FLASH_BYTES_PER_DAY_DEFAULT, FLASH_PERCENT_OF_EGRESS_DEFAULT},
     units::{GIB, KIB, MIB},
 };
 
@@ -124,6 +125,24 @@ pub struct Cache {
     pub reserve_bytes: u64,
     /// Zero is no scrub.
     pub scrub_bytes_per_second: u64,
+    /// Zero is no budget, here and below.
+    pub fill_bytes_per_day_max: u64,
+    pub ingress_bytes_per_month_max: u64,
+    pub flash_bytes_per_day_max: u64,
+    pub flash_percent_of_egress_max: u32,
+}
+
+impl Cache {
+    pub fn budgets(&self) -> Budgets {
+        let bytes = |max| Some(max).filter(|max| *max > 0);
+        Budgets {
+            fill_bytes_per_day_max: bytes(self.fill_bytes_per_day_max),
+            ingress_bytes_per_month_max: bytes(self.ingress_bytes_per_month_max),
+            flash_bytes_per_day_max: bytes(self.flash_bytes_per_day_max),
+            flash_percent_of_egress_max: Some(self.flash_percent_of_egress_max).filter(|p| *p > 0),
+            quota_bytes: self.quota_bytes,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -335,7 +354,15 @@ impl Fill {
 
 impl Default for Cache {
     fn default() -> Self {
-        Cache { quota_bytes: 16 * GIB, reserve_bytes: 512 * MIB, scrub_bytes_per_second: 256 * KIB }
+        Cache {
+            quota_bytes: 16 * GIB,
+            reserve_bytes: 512 * MIB,
+            scrub_bytes_per_second: 256 * KIB,
+            fill_bytes_per_day_max: 0,
+            ingress_bytes_per_month_max: 0,
+            flash_bytes_per_day_max: FLASH_BYTES_PER_DAY_DEFAULT,
+            flash_percent_of_egress_max: FLASH_PERCENT_OF_EGRESS_DEFAULT,
+        }
     }
 }
 

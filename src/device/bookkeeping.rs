@@ -117,6 +117,7 @@ impl Daemon {
                     self.books.replace(&month);
                 }
                 self.books.add(&saved.lines);
+                self.tell_what_was_served(&saved.lines);
             }
             Err((deltas, problem)) => {
                 self.bookkeeping.log(&problem);

@@ -164,10 +164,10 @@ impl Daemon {
                     let (held, wall) = (self.node.list().cloned(), self.clock.now().wall);
                     tokio::spawn(tasks::fetch_list(context, held, wall));
                 }
-                Command::Fill { entry, part } => {
+                Command::Fill { entry, part, bytes_max } => {
                     let (infohash, cancel) = (entry.infohash, CancellationToken::new());
-                    let clock = self.clock.clone();
-                    let fill = filling::fill(context, entry, part, clock, cancel.clone());
+                    let (clock, wanted) = (self.clock.clone(), (part, bytes_max));
+                    let fill = filling::fill(context, entry, wanted, clock, cancel.clone());
                     self.fill = Some(Fill { infohash, cancel, task: tokio::spawn(fill) });
                 }
                 Command::Serve(infohash) => self.serve(infohash),
@@ -186,6 +186,7 @@ impl Daemon {
         let now = self.clock.now();
         match message {
             Message::Event(event) => {
+                self.count_before(&event, now);
                 self.remember(&event);
                 let list_changed = matches!(event, Event::ListVerified { .. });
                 self.node.handle_event(event, now);
@@ -314,6 +315,7 @@ impl Daemon {
                 );
             }
             Wish::Limit(limit) => Event::LimitSet { egress_bytes_per_second_max: limit },
+            Wish::Removal(request) => self.removal(request)?,
             Wish::Pause(PauseRequest::Off) => Event::PauseSet(Pause::Off),
             Wish::Pause(PauseRequest::UntilResumed) => Event::PauseSet(Pause::UntilResumed),
             Wish::Pause(PauseRequest::For { seconds }) => {

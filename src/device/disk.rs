@@ -2,9 +2,7 @@
 //! its owner reads one sentence and nobody has to restart anything. Settings that it did not take wait
 //! here. Part of the event loop: nothing here waits.
 
-use std::{collections::BTreeMap, time::Duration};
-
-use serde_json::Value;
+use std::time::Duration;
 
 use super::{
     daemon::Daemon,
@@ -18,8 +16,8 @@ const TRY_INTERVAL: Duration = Duration::from_secs(3);
 /// A write or a read that takes longer tells of trouble.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// By name.
-pub type Settings = BTreeMap<&'static str, Value>;
+/// By name, as JSON.
+pub type Settings = Vec<(&'static str, String)>;
 
 #[derive(Default)]
 pub struct Disk {
@@ -56,8 +54,11 @@ impl Disk {
 impl Daemon {
     /// To be written off this thread, and again until it works.
     pub(super) fn write_setting<T: serde::Serialize>(&mut self, name: &'static str, value: &T) {
-        match serde_json::to_value(value) {
-            Ok(value) => drop(self.disk.settings.insert(name, value)),
+        match serde_json::to_string(value) {
+            Ok(text) => {
+                self.disk.settings.retain(|(of, _)| *of != name);
+                self.disk.settings.push((name, text));
+            }
             Err(error) => tracing::error!("cannot keep {name} for the next start: {error}"),
         }
         if self.disk.writing.is_none() {
@@ -100,8 +101,10 @@ impl Daemon {
         result: Result<(), DiskTrouble>,
     ) {
         // What was said meanwhile is newer.
-        for (name, value) in unwritten {
-            self.disk.settings.entry(name).or_insert(value);
+        for (name, text) in unwritten {
+            if self.disk.settings.iter().all(|(newer, _)| *newer != name) {
+                self.disk.settings.push((name, text));
+            }
         }
         let before = self.disk.problem();
         let now = self.clock.now().monotonic;
@@ -156,9 +159,9 @@ fn write(
         if check {
             store.try_disk()?;
         }
-        while let Some(next) = settings.first_entry() {
-            store.set_setting(next.key(), next.get())?;
-            next.remove();
+        while let Some((name, text)) = settings.first() {
+            store.set_setting_text(name, text)?;
+            settings.remove(0);
         }
         Ok(())
     };

@@ -41,7 +41,7 @@ const RECORD_INTERVAL: Duration = Duration::from_secs(5);
 pub async fn fill(
     context: Context,
     entry: Entry,
-    part: Part,
+    (part, bytes_max): (Part, u64),
     clock: Clock,
     cancel: CancellationToken,
 ) {
@@ -51,8 +51,9 @@ pub async fn fill(
         throttle: context.filler.throttle().clone(),
         clock,
     };
-    match fill_in_windows(&context, &entry, part, &quiet, &cancel).await {
-        Ok(()) => {
+    match fill_in_windows(&context, &entry, (part, bytes_max), &quiet, &cancel).await {
+        Ok(Extent::UpToTheBudget) => context.event(Event::FillPaused(infohash)).await,
+        Ok(Extent::All) => {
             tracing::info!(%infohash, "filled and verified");
             context.event(Event::FillCompleted(infohash)).await;
         }
@@ -68,14 +69,21 @@ pub async fn fill(
 /// What went wrong, and whether the same may succeed later.
 type Failure = (String, bool);
 
+/// How far a fill has come.
+enum Extent {
+    All,
+    UpToTheBudget,
+}
+
 /// As many runs as the owner's hours make of it; each goes on where the last one ended.
 async fn fill_in_windows(
     context: &Context,
     entry: &Entry,
-    part: Part,
+    (part, bytes_max): (Part, u64),
     quiet: &Quiet,
     cancel: &CancellationToken,
-) -> Result<(), Failure> {
+) -> Result<Extent, Failure> {
+    let mut purse = Purse { bytes_max, held_bytes_max: None };
     loop {
         tokio::select! {
             () = quiet.wait_for_window(context, entry.infohash) => {}
@@ -83,18 +91,18 @@ async fn fill_in_windows(
         }
         let now = quiet.clock.now().wall.synced().unwrap_or_default();
         // The loan ends after all that has the file open.
-        let (job, sink, _loan) = prepare(context, entry, part, now).await?;
+        let (job, sink, _loan, extent) = prepare(context, entry, part, &mut purse, now).await?;
         let window = cancel.child_token();
         let run = run(context, job, &sink, window.clone());
         tokio::pin!(run);
         tokio::select! {
-            ended = &mut run => return ended,
+            ended = &mut run => return ended.map(|()| extent),
             () = quiet.steer() => {}
         }
         window.cancel();
         match run.await {
             Err(_) if !cancel.is_cancelled() => {}
-            ended => return ended,
+            ended => return ended.map(|()| extent),
         }
     }
 }
@@ -104,8 +112,9 @@ async fn prepare(
     context: &Context,
     entry: &Entry,
     part: Part,
+    purse: &mut Purse,
     now: UnixSeconds,
-) -> Result<(FillJob, Arc<Sink>, Loan), Failure> {
+) -> Result<(FillJob, Arc<Sink>, Loan, Extent), Failure> {
     let local = |e: UpstreamError| (e.to_string(), true);
     let infohash = entry.infohash;
     let (metainfo, torrent_bytes) = metainfo(context, entry).await?;
@@ -124,7 +133,9 @@ async fn prepare(
     let stored =
         context.stored(move |store| store.stored_content(infohash)).await.map_err(local)?;
     let have = stored.map_or_else(|| Bitfield::empty(metainfo.piece_count()), |s| s.have);
-    let wanted = part.pieces(metainfo.piece_length, metainfo.total_bytes);
+    let all = part.pieces(metainfo.piece_length, metainfo.total_bytes);
+    let wanted = purse.affords(&all, &have, &metainfo);
+    let extent = if wanted == all { Extent::All } else { Extent::UpToTheBudget };
     context
         .tell(Message::Servable(Servable {
             infohash,
@@ -156,7 +167,35 @@ async fn prepare(
         wanted,
         sink: Arc::clone(&sink) as Arc<dyn PieceSink>,
     };
-    Ok((job, sink, loan))
+    Ok((job, sink, loan, extent))
+}
+
+/// What the owner's budgets leave for this fill, over all of its runs.
+struct Purse {
+    bytes_max: u64,
+    /// With what was held when the first run began.
+    held_bytes_max: Option<u64>,
+}
+
+impl Purse {
+    /// Of the pieces that are wanted, those that are there and as many more as may be filled.
+    fn affords(&mut self, wanted: &Bitfield, have: &Bitfield, metainfo: &Metainfo) -> Bitfield {
+        let bytes_of = |piece| metainfo.piece_bytes(piece).map_or(0, u64::from);
+        let mut held_bytes: u64 = have.iter_held().map(bytes_of).sum();
+        let fresh = held_bytes.saturating_add(self.bytes_max);
+        let held_bytes_max = *self.held_bytes_max.get_or_insert(fresh);
+        let mut affordable = Bitfield::empty(wanted.pieces());
+        for piece in wanted.iter_held() {
+            if !have.has(piece) {
+                if held_bytes.saturating_add(bytes_of(piece)) > held_bytes_max {
+                    continue;
+                }
+                held_bytes += bytes_of(piece);
+            }
+            affordable.set(piece);
+        }
+        affordable
+    }
 }
 
 async fn run(

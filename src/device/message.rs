@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{
-        admin::{PauseRequest, Status},
+        admin::{PauseRequest, RemovalRequest, Status},
         hub::Statement,
     },
     logic::{infohash::Infohash, node::Event, now::UnixSeconds, usage::UsageDelta},
@@ -87,6 +87,7 @@ pub enum Found {
 pub enum Wish {
     Limit(u64),
     Pause(PauseRequest),
+    Removal(RemovalRequest),
 }
 
 pub type Answer = oneshot::Sender<Result<Status, String>>;

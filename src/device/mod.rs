@@ -23,6 +23,7 @@ mod observe;
 mod open_files;
 mod outbound;
 mod owner;
+mod placing;
 mod preload;
 mod quiet;
 pub mod serve;

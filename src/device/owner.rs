@@ -17,7 +17,7 @@ use super::{
     store::Store,
 };
 use crate::{
-    api::admin::{PauseRequest, Status},
+    api::admin::{PauseRequest, RemovalRequest, Status},
     logic::governor::allowance::Pause,
 };
 
@@ -66,6 +66,10 @@ impl Backend for OwnerBackend {
 
     async fn set_pause(&self, request: PauseRequest) -> Result<Status, String> {
         self.ask(Wish::Pause(request)).await
+    }
+
+    async fn remove(&self, request: RemovalRequest) -> Result<Status, String> {
+        self.ask(Wish::Removal(request)).await
     }
 }
 

@@ -35,7 +35,7 @@ use super::{
     observe, open_files,
     outbound::Outbound,
     owner::{OwnerBackend, StoredCredentials, setup_code},
-    quiet,
+    placing, quiet,
     serve::{Engine, ServeSettings},
     status::{self, EgressHistory},
     store::{Store, StoreError},
@@ -130,7 +130,7 @@ impl Daemon {
         let (status, seen) = watch::channel(empty_status(&config));
         let admin_url = start_admin(&config, &store, messages.clone(), seen).await?;
         observe::start(&config.data_dir, status.subscribe())?;
-        let (followed, node) = node(&config, &store, now)?;
+        let (followed, node) = node(&config, &store, &identity.device, now)?;
         let context = context(&config, identity, keeper, messages, store)?;
         let mut daemon = Daemon {
             books: books(&context, followed.as_ref(), &clock)?,
@@ -282,6 +282,7 @@ type Followed = (HotList, Policy, UnixSeconds);
 fn node(
     config: &DeviceConfig,
     store: &Store,
+    device: &str,
     now: Now,
 ) -> Result<(Option<Followed>, Node<StdRng>), DaemonError> {
     let list = store.setting::<HotList>(setting::LIST)?;
@@ -312,10 +313,11 @@ fn node(
         enrolled: store.setting::<bool>(setting::ENROLLED)?.unwrap_or(false),
         allowance,
         line_traffic: line::line_traffic(store.setting(setting::LINE_TRAFFIC)?.unwrap_or_default()),
+        placing: placing::placing(config, store, device)?,
     };
     let stored = store.contents()?.into_iter().map(|c| Stored {
         infohash: c.infohash,
-        size_bytes: c.total_bytes,
+        size_bytes: c.wanted_bytes(),
         complete: c.is_complete(),
         part: c.part,
         pinned: c.pinned,

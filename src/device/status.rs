@@ -118,7 +118,7 @@ pub fn status(s: Sources<'_>) -> Status {
                 filled_by_web_seed_bytes: known.web_seed_bytes,
                 filled_by_peer_bytes: known.peer_bytes,
                 problem: c.problem.clone(),
-                waits: known.waits,
+                waits: known.waits.or_else(|| c.waits.clone()),
             }
         })
         .collect();

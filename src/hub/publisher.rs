@@ -45,7 +45,7 @@ pub async fn create(
     config: &HubConfig,
     now: UnixSeconds,
 ) -> Result<PathBuf, PublishError> {
-    let list = HotList { format: 1, epoch: 1, published_at: now, entries: vec![] };
+    let list = HotList { format: 1, epoch: 1, published_at: now, devices: None, entries: vec![] };
     let policy = policy(&config.policy, statement_public_key(data_dir)?)?;
     let repo = Repo::create(
         data_dir.join(TUF_DIR),
@@ -111,7 +111,7 @@ impl Publisher {
             store.listed(now)?.iter().map(|content| entry(content, addresses)).collect();
         if entries != self.list.entries {
             let epoch = store.next_epoch(self.list.epoch)?;
-            let list = HotList { format: 1, epoch, published_at: now, entries };
+            let list = HotList { format: 1, epoch, published_at: now, devices: None, entries };
             self.repo.publish(&targets(&list, &self.policy)?, now).await?;
             self.list = list;
         }
@@ -122,8 +122,13 @@ impl Publisher {
     /// keep every later list from being published.
     pub fn check(contents: &[Content], addresses: &Addresses) -> Result<(), ListError> {
         let entries = contents.iter().map(|content| entry(content, addresses)).collect();
-        let largest =
-            HotList { format: 1, epoch: u64::MAX, published_at: UnixSeconds(u64::MAX), entries };
+        let largest = HotList {
+            format: 1,
+            epoch: u64::MAX,
+            published_at: UnixSeconds(u64::MAX),
+            devices: Some(u32::MAX),
+            entries,
+        };
         list_bytes(&largest).map(drop)
     }
 
@@ -146,6 +151,7 @@ fn entry(content: &Content, addresses: &Addresses) -> Entry {
         metainfo_url: addresses.metainfo(content.infohash),
         tracker_tiers: addresses.tracker_tiers(),
         web_seeds: vec![addresses.web_seed(content.infohash, &content.name, content.directory)],
+        holders: vec![],
     }
 }
 

@@ -21,6 +21,7 @@ pub mod node;
 pub mod now;
 pub mod outreach;
 pub mod placement;
+pub mod ranking;
 pub mod rating;
 pub mod reach;
 pub mod routes;

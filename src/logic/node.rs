@@ -4,6 +4,7 @@
 //! what came of them.
 
 mod content;
+mod placing;
 mod revocation;
 mod rhythm;
 mod task;
@@ -15,6 +16,7 @@ use std::{
 
 use rand::Rng;
 
+pub use self::placing::{Placing, UNWANTED_MAX};
 use self::{content::Content, task::Task};
 use super::{
     governor::{
@@ -23,8 +25,8 @@ use super::{
     },
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
-    now::{Monotonic, Now, UnixSeconds},
-    placement::{self, Budget, Held, Part},
+    now::{Monotonic, Now, UnixSeconds, WallTime},
+    placement::{self, Held, Here, Part, Refusal},
 };
 
 /// First wait and longest wait after a failed fill. Waits are drawn at random below the bound.
@@ -49,6 +51,8 @@ pub enum Event {
     ListUnchanged,
     ListFailed,
     FillCompleted(Infohash),
+    /// All that the owner's budgets left for it is there; the rest waits.
+    FillPaused(Infohash),
     FillFailed {
         infohash: Infohash,
         problem: String,
@@ -70,6 +74,13 @@ pub enum Event {
         egress_bytes_per_second_max: u64,
     },
     PauseSet(Pause),
+    /// The owner takes a content off this device, or lets it come back.
+    Removal {
+        infohash: Infohash,
+        removed: bool,
+    },
+    /// Payload that peers took since the last time.
+    Served(Vec<(Infohash, u64)>),
     /// Once a second: what has left and what has come.
     Counted(Counters),
 }
@@ -83,6 +94,8 @@ pub enum Command {
     Fill {
         entry: Entry,
         part: Part,
+        /// What the owner's budgets leave for it; the rest waits.
+        bytes_max: u64,
     },
     Serve(Infohash),
     /// Stop filling and serving it, then delete it.
@@ -114,6 +127,7 @@ pub struct Settings {
     pub allowance: allowance::Settings,
     /// What the line carried before the restart.
     pub line_traffic: Traffic,
+    pub placing: Placing,
 }
 
 /// A content as the store found it at start.
@@ -143,6 +157,7 @@ pub enum Phase {
 /// See the module's first lines.
 pub struct Node<R> {
     quota_bytes: u64,
+    placing: Placing,
     enrolled: bool,
     rng: R,
     list: Option<HotList>,
@@ -151,7 +166,7 @@ pub struct Node<R> {
     policy: Option<Policy>,
     valid_until: Option<UnixSeconds>,
     contents: BTreeMap<Infohash, Content>,
-    refused: BTreeMap<Infohash, String>,
+    refused: BTreeMap<Infohash, Refusal>,
     commands: VecDeque<Command>,
     enrol: Task,
     fetch: Task,
@@ -167,6 +182,8 @@ pub struct ContentSnapshot {
     pub entry: Option<Entry>,
     pub phase: Phase,
     pub problem: Option<String>,
+    /// Why it is not filled, by the owner's own rules.
+    pub waits: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -204,6 +221,7 @@ impl<R: Rng> Node<R> {
             governor: Governor::new(settings.allowance, traffic, now)
                 .with_line(settings.line_traffic, now),
             quota_bytes: settings.quota_bytes,
+            placing: settings.placing,
             enrolled: settings.enrolled,
             rng,
         };
@@ -257,6 +275,10 @@ impl<R: Rng> Node<R> {
                 }
                 self.replan(now);
             }
+            Event::FillPaused(infohash) => {
+                self.fill_paused(infohash);
+                self.replan(now);
+            }
             Event::FillFailed { infohash, problem, retryable } => {
                 self.fill_failed(infohash, problem, retryable, at);
                 self.replan(now);
@@ -283,7 +305,14 @@ impl<R: Rng> Node<R> {
                 self.governor.handle_limit(egress_bytes_per_second_max, now);
             }
             Event::PauseSet(pause) => self.governor.handle_pause(pause, now),
-            Event::Counted(counters) => self.governor.handle_counters(counters, now),
+            Event::Removal { infohash, removed } => self.remove(infohash, removed, now),
+            Event::Served(egress) => self.served(&egress, at),
+            Event::Counted(counters) => {
+                self.governor.handle_counters(counters, now);
+                if self.placing.may_go_on(self.governor.traffic(), now.wall) {
+                    self.replan(now);
+                }
+            }
         }
         self.push_allowance();
     }
@@ -334,13 +363,15 @@ impl<R: Rng> Node<R> {
             entry: c.entry.clone(),
             phase: c.phase,
             problem: c.problem.clone(),
+            waits: self.placing.waits_for(c),
         });
         let refused = self.refused.iter().filter(|(i, _)| !self.contents.contains_key(i)).map(
-            |(infohash, problem)| ContentSnapshot {
+            |(infohash, refusal)| ContentSnapshot {
                 infohash: *infohash,
                 entry: self.list.as_ref().and_then(|l| l.entry(*infohash)).cloned(),
                 phase: Phase::Waiting,
-                problem: Some(problem.clone()),
+                problem: refusal.is_problem().then(|| refusal.to_string()),
+                waits: (!refusal.is_problem()).then(|| refusal.to_string()),
             },
         );
         Snapshot {
@@ -396,22 +427,30 @@ impl<R: Rng> Node<R> {
 
     fn follow(&mut self, list: &HotList, now: Now) {
         let staying = self.contents.iter().filter(|(_, c)| c.stored && c.phase != Phase::Leaving);
-        let held: Vec<Held> = staying.map(|(i, c)| c.held(*i)).collect();
+        let held: Vec<Held> = staying.map(|(i, c)| c.held(*i, now.monotonic)).collect();
         let leaving = self.contents.values().filter(|c| c.phase == Phase::Leaving);
         // What is on its way out still takes up room.
         let leaving_bytes = leaving.map(|c| c.size_bytes).sum();
-        let budget = Budget { quota_bytes: self.quota_bytes.saturating_sub(leaving_bytes) };
-        let plan = placement::plan(list, &held, budget, now.wall);
+        let here = Here {
+            tag: self.placing.tag,
+            quota_bytes: self.quota_bytes.saturating_sub(leaving_bytes),
+            prices: self.policy.as_ref().map(|policy| &policy.price_per_gb),
+            unwanted: Some(&self.placing.unwanted),
+        };
+        let plan = placement::plan(list, &held, &here, now.wall);
         let entries: BTreeMap<Infohash, &Entry> =
             list.entries.iter().map(|e| (e.infohash, e)).collect();
-        self.refused = plan.refused.into_iter().map(|(i, why)| (i, why.to_string())).collect();
-        for infohash in plan.evict {
-            self.leave(infohash);
+        // A list names thousands of contents that are for others.
+        let concerns = plan.refused.iter().filter(|(_, why)| *why != Refusal::Elsewhere);
+        self.refused = concerns.copied().collect();
+        for infohash in &plan.evict {
+            self.leave(*infohash);
         }
-        self.contents.retain(|infohash, c| c.stored || plan.fill.contains(infohash));
-        for infohash in &plan.fill {
+        self.contents.retain(|infohash, c| c.stored || plan.fills(*infohash).is_some());
+        for placement::Fill { infohash, part } in &plan.fill {
             let Some(entry) = entries.get(infohash) else { continue };
-            self.contents.entry(*infohash).or_insert_with(|| Content::wanted(entry));
+            let wanted = || Content::wanted(entry);
+            self.contents.entry(*infohash).or_insert_with(wanted).want(*part, entry);
         }
         let announce_at = self.first_announce(now.monotonic);
         for (infohash, content) in &mut self.contents {
@@ -424,7 +463,8 @@ impl<R: Rng> Node<R> {
         if let Some(wall) = now.wall.synced() {
             self.serve_what_is_complete(announce_at);
             let mending = self.contents.iter().filter(|(_, c)| c.pinned && c.is_mendable());
-            let order: Vec<_> = mending.map(|(i, _)| *i).chain(plan.fill).collect();
+            let order: Vec<_> =
+                mending.map(|(i, _)| *i).chain(plan.fill.iter().map(|f| f.infohash)).collect();
             self.start_next_fill(&order, wall, now.monotonic);
         }
     }
@@ -467,7 +507,12 @@ impl<R: Rng> Node<R> {
     /// One fill at a time, in the plan's order: a home line finishes one sooner than two.
     fn start_next_fill(&mut self, order: &[Infohash], wall: UnixSeconds, at: Monotonic) {
         let list_is_fresh = self.valid_until.is_some_and(|end| wall < end);
-        if self.fill_running.is_some() || !list_is_fresh {
+        if self.fill_running.is_some() || !list_is_fresh || order.is_empty() {
+            return;
+        }
+        let traffic = self.governor.traffic();
+        let bytes_max = self.placing.fill_bytes_left(traffic, WallTime::Synced(wall));
+        if bytes_max == 0 {
             return;
         }
         // What the plan gives up takes up room until it is gone.
@@ -484,7 +529,7 @@ impl<R: Rng> Node<R> {
             content.stored = true;
             content.retry_at = None;
             self.fill_running = Some(*infohash);
-            self.commands.push_back(Command::Fill { entry, part: content.part });
+            self.commands.push_back(Command::Fill { entry, part: content.part, bytes_max });
             return;
         }
     }

@@ -133,12 +133,14 @@ fn documents() -> Vec<Seed> {
         metainfo_url: url("http://hub.example/metainfo/x.torrent"),
         tracker_tiers: vec![vec![url("udp://tracker.example:6969/announce")]],
         web_seeds: vec![url("https://cdn.example/film.mp4")],
+        holders: vec![vec![7, 9], vec![11]],
     };
     let other = Entry { infohash: Infohash([8; 20]), private: true, ..entry.clone() };
     let list = HotList {
         format: 1,
         epoch: 12,
         published_at: UnixSeconds(1_795_000_000),
+        devices: Some(5_000),
         entries: vec![entry, other],
     };
     let policy = Policy {

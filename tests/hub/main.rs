@@ -6,5 +6,6 @@ mod devices;
 mod harness;
 mod metadata;
 mod reports;
+mod simulate;
 mod tracker;
 mod waiting;

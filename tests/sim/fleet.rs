@@ -13,7 +13,7 @@ use larder::logic::{
     governor::allowance::{self, Traffic},
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
-    node::{Command, Event, Node, Settings, Stored},
+    node::{Command, Event, Node, Placing, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
     placement::Part,
 };
@@ -70,9 +70,10 @@ fn list(epoch: u64, contents: u8) -> HotList {
         metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
         tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
         web_seeds: vec![],
+        holders: vec![],
     };
     let entries = (0..contents).map(entry).collect();
-    HotList { format: 1, epoch, published_at: UnixSeconds(T0), entries }
+    HotList { format: 1, epoch, published_at: UnixSeconds(T0), devices: None, entries }
 }
 
 /// As `larder-hub` has it by default.
@@ -120,6 +121,7 @@ impl Fleet {
                 enrolled: true,
                 allowance: allowance::Settings::with_limit(1_000_000),
                 line_traffic: Traffic::default(),
+                placing: Placing::default(),
             };
             let held = (0..CONTENTS).map(|n| Stored {
                 infohash: Infohash([n; 20]),

@@ -52,7 +52,8 @@ pub fn size_of(n: u8) -> u64 {
 
 impl Operator {
     pub fn new(now: UnixSeconds) -> Operator {
-        let list = HotList { format: 1, epoch: 1, published_at: now, entries: vec![] };
+        let list =
+            HotList { format: 1, epoch: 1, published_at: now, devices: None, entries: vec![] };
         Operator { mood: Mood::Honest, holds: false, list, interval: 900 }
     }
 
@@ -90,7 +91,7 @@ impl Operator {
 
     fn replace(&mut self, entries: Vec<Entry>, now: UnixSeconds) {
         let epoch = self.list.epoch + 1;
-        self.list = HotList { format: 1, epoch, published_at: now, entries };
+        self.list = HotList { format: 1, epoch, published_at: now, devices: None, entries };
     }
 
     pub fn look(&mut self, held: Option<&HotList>, now: UnixSeconds, rng: &mut SmallRng) -> Look {
@@ -155,5 +156,6 @@ fn entry(n: u8, score: f64, lease_end: UnixSeconds) -> Entry {
         metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
         tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
         web_seeds: vec![],
+        holders: vec![],
     }
 }

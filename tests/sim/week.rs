@@ -14,7 +14,7 @@ use larder::logic::{
     governor::allowance::{self, Traffic},
     hotlist::{Entry, HotList, Policy},
     infohash::Infohash,
-    node::{Command, Event, Node, Settings, Stored},
+    node::{Command, Event, Node, Placing, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
     placement::Part,
     units::Micros,
@@ -65,9 +65,16 @@ fn list_of(day: u64) -> HotList {
         metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
         tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
         web_seeds: vec![],
+        holders: vec![],
     };
     let published_at = UnixSeconds(T0 + day * DAY);
-    HotList { format: 1, epoch: day + 1, published_at, entries: (0..3).map(entry).collect() }
+    HotList {
+        format: 1,
+        epoch: day + 1,
+        published_at,
+        devices: None,
+        entries: (0..3).map(entry).collect(),
+    }
 }
 
 fn policy() -> Policy {
@@ -355,6 +362,7 @@ fn node(stored: &BTreeMap<Infohash, Bitfield>, day: u64, now: Now) -> Node<Small
         enrolled: true,
         allowance: allowance::Settings::with_limit(2_500_000),
         line_traffic: allowance::Traffic::default(),
+        placing: Placing::default(),
     };
     let stored = stored.iter().map(|(infohash, have)| Stored {
         infohash: *infohash,

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use axum::{Router, middleware};
 use tokio::sync::{Semaphore, watch};
 
-use crate::api::admin::{PauseRequest, Status};
+use crate::api::admin::{PauseRequest, RemovalRequest, Status};
 
 pub const PASSWORD_CHARS_MIN: usize = 10;
 /// As in the configuration: below it, no block would leave within a peer's patience.
@@ -34,6 +34,8 @@ pub trait Backend: Send + Sync + 'static {
     fn status(&self) -> watch::Receiver<Status>;
     async fn set_limit(&self, bytes_per_second: u64) -> Result<Status, String>;
     async fn set_pause(&self, request: PauseRequest) -> Result<Status, String>;
+    /// Takes a content off this device, or lets it come back.
+    async fn remove(&self, request: RemovalRequest) -> Result<Status, String>;
 }
 
 /// Where the password's hash is kept. Called off the async threads.

@@ -14,7 +14,9 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-use crate::api::admin::{LimitRequest, LoginRequest, PauseRequest, Session, SetupRequest, Status};
+use crate::api::admin::{
+    LimitRequest, LoginRequest, PauseRequest, RemovalRequest, Session, SetupRequest, Status,
+};
 
 use super::{
     EGRESS_BYTES_PER_SECOND_MIN, PAUSE_SECONDS_MAX, Shared, events, guard,
@@ -40,6 +42,7 @@ pub fn api(shared: Shared) -> Router {
         .route("/v1/events", get(events))
         .route("/v1/limit", put(set_limit))
         .route("/v1/pause", put(set_pause))
+        .route("/v1/removal", put(remove))
         .route_layer(middleware::from_fn_with_state(shared.clone(), logged_in));
     open.merge(for_the_owner)
         .fallback(async || Refusal::NotFound)
@@ -127,6 +130,13 @@ async fn set_pause(
         return Err(Refusal::PauseOutOfRange);
     }
     shared.backend.set_pause(pause).await.map(Json).map_err(Refusal::Device)
+}
+
+async fn remove(
+    State(shared): State<Shared>,
+    Body(removal): Body<RemovalRequest>,
+) -> Answer<Status> {
+    shared.backend.remove(removal).await.map(Json).map_err(Refusal::Device)
 }
 
 /// Around everything that only the owner may see or do; leaves the token for the handler.

@@ -65,7 +65,9 @@ impl Backend for Device {
         self.change(|s| s.egress_bytes_per_second_max = bytes_per_second);
         Ok(self.status.lock().borrow().clone())
     }
-
+    async fn remove(&self, _: crate::api::admin::RemovalRequest) -> Result<Status, String> {
+        Err("nothing is held".into())
+    }
     async fn set_pause(&self, request: PauseRequest) -> Result<Status, String> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.change(|s| {

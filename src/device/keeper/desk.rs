@@ -1,7 +1,6 @@
 //! Where others leave word for the keeper, and take its files: nobody waits for the disk here.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
     sync::{
@@ -131,23 +130,25 @@ impl Drop for Loan {
 /// The files that the keeper watches over: the engine serves from these and no others, whatever lies at
 /// their paths by now.
 #[derive(Clone, Default)]
-pub struct Files(Arc<Mutex<BTreeMap<Infohash, File>>>);
+pub struct Files(Arc<Mutex<Vec<(Infohash, File)>>>);
 
 impl Files {
     pub(super) fn insert(&self, infohash: Infohash, file: &File) {
+        self.remove(infohash);
         if let Ok(file) = file.try_clone() {
-            self.0.lock().insert(infohash, file);
+            self.0.lock().push((infohash, file));
         }
     }
 
     pub(super) fn remove(&self, infohash: Infohash) {
-        self.0.lock().remove(&infohash);
+        self.0.lock().retain(|(of, _)| *of != infohash);
     }
 }
 
 impl OpenContent for Files {
     fn open(&self, infohash: Infohash) -> io::Result<File> {
         let files = self.0.lock();
-        files.get(&infohash).ok_or(io::ErrorKind::NotFound)?.try_clone()
+        let file = files.iter().find(|(of, _)| *of == infohash).map(|(_, file)| file);
+        file.ok_or(io::ErrorKind::NotFound)?.try_clone()
     }
 }

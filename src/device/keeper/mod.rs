@@ -12,7 +12,7 @@ mod round;
 mod scrub;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     thread,
@@ -53,18 +53,19 @@ pub struct Keeper {
     messages: mpsc::Sender<Message>,
     kept: BTreeMap<Infohash, Kept>,
     /// Larder itself writes to these.
-    lent: BTreeSet<Infohash>,
+    lent: Vec<Infohash>,
     /// Peers wait for these.
     asked: VecDeque<(Infohash, u32)>,
     /// Whole contents that somebody may have changed.
     rounds: VecDeque<Round>,
-    unreadable: BTreeMap<(Infohash, u32), Retry>,
+    unreadable: Vec<Retry>,
     /// Damaged, but the piece map on disk does not say so yet.
     unmarked: Vec<(Infohash, u32)>,
     looked_at: Instant,
 }
 
 struct Retry {
+    which: (Infohash, u32),
     at: Instant,
     tries: u32,
 }
@@ -92,10 +93,10 @@ impl Keeper {
             engine,
             messages,
             kept: BTreeMap::new(),
-            lent: BTreeSet::new(),
+            lent: vec![],
             asked: VecDeque::new(),
             rounds: VecDeque::new(),
-            unreadable: BTreeMap::new(),
+            unreadable: vec![],
             unmarked: vec![],
             looked_at: Instant::now(),
         };
@@ -133,7 +134,7 @@ impl Keeper {
         if !self.asked.is_empty() {
             return Some(Duration::ZERO);
         }
-        let retries = self.unreadable.values().map(|retry| retry.at);
+        let retries = self.unreadable.iter().map(|retry| retry.at);
         let next = retries.chain(self.rounds.iter().map(Round::due)).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -153,7 +154,7 @@ impl Keeper {
                 let _ = done.send(());
             }
             Task::Returned(infohash) => {
-                self.lent.remove(&infohash);
+                self.lent.retain(|lent| *lent != infohash);
                 if let Ok(kept) = self.keep(infohash) {
                     kept.is_lent = false;
                     kept.guard();
@@ -174,7 +175,7 @@ impl Keeper {
 
     fn ask(&mut self, infohash: Infohash, piece: u32) {
         let waits = self.asked.contains(&(infohash, piece))
-            || self.unreadable.contains_key(&(infohash, piece));
+            || self.unreadable.iter().any(|retry| retry.which == (infohash, piece));
         if !waits {
             self.asked.push_back((infohash, piece));
         }
@@ -186,8 +187,7 @@ impl Keeper {
             return self.check(infohash, piece);
         }
         let now = Instant::now();
-        let due =
-            self.unreadable.iter().find(|(_, retry)| retry.at <= now).map(|(which, _)| *which);
+        let due = self.unreadable.iter().find(|retry| retry.at <= now).map(|retry| retry.which);
         if let Some((infohash, piece)) = due {
             return self.check(infohash, piece);
         }
@@ -224,10 +224,11 @@ impl Keeper {
     /// Peers wait on while the disk has trouble. What is unreadable again and again is lost.
     fn handle_unreadable(&mut self, infohash: Infohash, piece: u32, error: &io::Error) {
         let at = Instant::now() + UNREADABLE_RETRY;
-        let retry = self.unreadable.entry((infohash, piece)).or_insert(Retry { at, tries: 0 });
-        retry.at = at;
-        retry.tries += 1;
-        let tries = retry.tries;
+        let which = (infohash, piece);
+        let known = self.unreadable.iter().find(|retry| retry.which == which);
+        let tries = known.map_or(0, |retry| retry.tries) + 1;
+        self.unreadable.retain(|retry| retry.which != which);
+        self.unreadable.push(Retry { which, at, tries });
         if tries == 1 {
             tracing::debug!(%infohash, piece, "a piece cannot be read: {error}");
             self.tell(Found::Unreadable(Some(DiskTrouble::of(error))));
@@ -240,7 +241,9 @@ impl Keeper {
 
     /// Or given up.
     fn handle_readable(&mut self, infohash: Infohash, piece: u32) {
-        if self.unreadable.remove(&(infohash, piece)).is_some() && self.unreadable.is_empty() {
+        let before = self.unreadable.len();
+        self.unreadable.retain(|retry| retry.which != (infohash, piece));
+        if before > 0 && self.unreadable.is_empty() {
             self.tell(Found::Unreadable(None));
         }
     }
@@ -290,7 +293,7 @@ impl Keeper {
         self.files.remove(infohash);
         self.kept.remove(&infohash);
         self.asked.retain(|(of, _)| *of != infohash);
-        self.unreadable.retain(|(of, _), _| *of != infohash);
+        self.unreadable.retain(|retry| retry.which.0 != infohash);
         self.rounds.retain(|round| round.infohash != infohash);
         self.unmarked.retain(|(of, _)| *of != infohash);
     }
@@ -298,7 +301,7 @@ impl Keeper {
     /// We are going to write to it ourselves: only where nothing is held, so what is on its way to peers
     /// can go on.
     fn lend(&mut self, infohash: Infohash) {
-        self.lent.insert(infohash);
+        self.lent.push(infohash);
         let Some(kept) = self.kept.get_mut(&infohash) else { return };
         kept.is_lent = true;
         if kept.guard != Guard::Open {

@@ -139,6 +139,11 @@ impl Store {
     ) -> Result<(), StoreError> {
         let text = serde_json::to_string(value)
             .map_err(|e| StoreError::Value { name: name.to_owned(), detail: e.to_string() })?;
+        self.set_setting_text(name, &text)
+    }
+
+    /// The same with the value as JSON.
+    pub fn set_setting_text(&self, name: &str, text: &str) -> Result<(), StoreError> {
         self.0.db.lock().execute(
             "INSERT INTO setting (name, value) VALUES (?1, ?2)
              ON CONFLICT (name) DO UPDATE SET value = ?2 WHERE value <> ?2",

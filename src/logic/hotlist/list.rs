@@ -30,6 +30,10 @@ pub struct HotList {
     /// Grows with every publication; a device never goes back.
     pub epoch: u64,
     pub published_at: UnixSeconds,
+    /// How many devices follow this list, so that each can tell whether it is among an entry's
+    /// replicas. Absent in lists from before there was such a rule: everyone is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<u32>,
     pub entries: Vec<Entry>,
 }
 
@@ -57,6 +61,10 @@ pub struct Entry {
     pub tracker_tiers: Vec<Vec<Url>>,
     /// BEP 19.
     pub web_seeds: Vec<Url>,
+    /// Which devices hold which part, if the operator says it: for each of as many equal parts as
+    /// there are, the tags of its holders. Empty: `replicas` of the fleet hold the whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Vec<u32>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -197,11 +205,18 @@ mod tests {
             metainfo_url: "http://hub.example/metainfo/x.torrent".parse().expect("a URL"),
             tracker_tiers: vec![],
             web_seeds: vec![],
+            holders: vec![],
         }
     }
 
     fn list(epoch: u64, entries: Vec<Entry>) -> HotList {
-        HotList { format: 1, epoch, published_at: UnixSeconds(1_790_000_000), entries }
+        HotList {
+            format: 1,
+            epoch,
+            published_at: UnixSeconds(1_790_000_000),
+            devices: None,
+            entries,
+        }
     }
 
     fn parse(list: &HotList) -> Result<HotList, ListError> {

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use super::{AnnounceEvent, Command, FILL_RETRY, Phase, Stored};
+use super::{
+    AnnounceEvent, Command, FILL_RETRY, Phase, Stored,
+    placing::{Seen, bytes_of},
+};
 use crate::logic::{
     backoff::Backoff,
     hotlist::Entry,
@@ -25,6 +28,8 @@ pub(super) struct Content {
     pub pinned: bool,
     pub linked: bool,
     pub problem: Option<String>,
+    /// What peers here took of it, since this process has served it.
+    pub seen: Option<Seen>,
     pub retry: Backoff,
     pub retry_at: Option<Monotonic>,
     /// As the tracker said.
@@ -66,6 +71,7 @@ impl Content {
             pinned: false,
             linked: false,
             problem: None,
+            seen: None,
             retry: Backoff::new(FILL_RETRY.0, FILL_RETRY.1),
             retry_at: None,
             announce_interval: None,
@@ -76,9 +82,28 @@ impl Content {
         }
     }
 
-    pub fn held(&self, infohash: Infohash) -> Held {
-        let (size_bytes, complete, pinned) = (self.size_bytes, self.complete, self.pinned);
-        Held { infohash, size_bytes, complete, pinned }
+    /// The plan wants this part of it. What is held grows, and goes on being served meanwhile.
+    pub fn want(&mut self, part: Part, entry: &Entry) {
+        if self.part == part || self.phase == Phase::Filling {
+            return;
+        }
+        self.part = part;
+        self.size_bytes = bytes_of(part, entry.size_bytes);
+        self.complete = false;
+        if self.phase == Phase::Serving {
+            self.phase = Phase::Waiting;
+        }
+    }
+
+    pub fn held(&self, infohash: Infohash, at: Monotonic) -> Held {
+        Held {
+            infohash,
+            size_bytes: self.size_bytes,
+            part: self.part,
+            complete: self.complete,
+            pinned: self.pinned,
+            egress_bytes_per_second: self.seen.and_then(|seen| seen.bytes_per_second(at)),
+        }
     }
 
     /// What is pinned stays when its lease ends, but from then on without the operator.

@@ -46,6 +46,7 @@ impl Bench {
             enrolled: has_operator,
             allowance: allowance::Settings::with_limit(5000),
             line_traffic: Traffic::default(),
+            placing: Placing::default(),
         };
         let (traffic, rng) = (Traffic::default(), SmallRng::seed_from_u64(1));
         let node = Node::new(settings, traffic, stored, followed, rng, now);
@@ -113,11 +114,12 @@ fn entry(n: u8, size_bytes: u64) -> Entry {
         metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
         tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
         web_seeds: vec![],
+        holders: vec![],
     }
 }
 
 fn list(epoch: u64, entries: Vec<Entry>) -> HotList {
-    HotList { format: 1, epoch, published_at: UnixSeconds(T0), entries }
+    HotList { format: 1, epoch, published_at: UnixSeconds(T0), devices: None, entries }
 }
 
 fn policy() -> Policy {
@@ -390,6 +392,86 @@ fn announces_a_pin_only_while_the_list_leases_it_and_never_evicts_it() {
 }
 
 #[test]
+fn does_not_fill_again_what_the_owner_removed_until_it_is_allowed() {
+    let mut bench = Bench::new(vec![stored(1, 10, true)], None);
+    bench.list(list(1, vec![entry(1, 10), entry(2, 10)]));
+    let removal = |removed| Event::Removal { infohash: hash(1), removed };
+    assert!(bench.event(removal(true)).contains(&Command::Evict(hash(1))));
+    bench.event(Event::Evicted(hash(1)));
+    bench.event(Event::FillCompleted(hash(2)));
+    bench.list(list(2, vec![entry(1, 10), entry(2, 10)]));
+    assert_eq!(bench.node.unwanted().len(), 1);
+    let contents = bench.node.snapshot().contents;
+    let removed = contents.iter().find(|c| c.infohash == hash(1)).expect("still shown");
+    assert_eq!((removed.problem.is_none(), removed.waits.is_some()), (true, true));
+    let back = bench.event(removal(false));
+    assert_eq!(fills(&back), [hash(1)]);
+}
+
+#[test]
+fn removes_even_a_pin_without_a_list() {
+    let mut bench = Bench::standalone(vec![pinned(1, 10)]);
+    bench.commands();
+    let commands = bench.event(Event::Removal { infohash: hash(1), removed: true });
+    assert_eq!(commands, [Command::Evict(hash(1))]);
+}
+
+#[test]
+fn fills_wait_while_a_budget_is_used_up_and_go_on_the_next_day() {
+    let mut bench = Bench::new(vec![], None);
+    let day_max = 100 << 20;
+    bench.node.placing.budgets = Some(placement::Budgets {
+        fill_bytes_per_day_max: Some(day_max),
+        ..placement::Budgets::none(QUOTA)
+    });
+    let commands = bench.list(list(1, vec![entry(1, 10), entry(2, 10)]));
+    let left = |c: &Command| match c {
+        Command::Fill { bytes_max, .. } => Some(*bytes_max),
+        _ => None,
+    };
+    assert_eq!(commands.iter().find_map(left), Some(day_max));
+    let counted = |ingress_bytes_total| {
+        Event::Counted(Counters { ingress_bytes_total, ..Counters::default() })
+    };
+    bench.event(counted(day_max));
+    let commands = bench.event(Event::FillCompleted(hash(1)));
+    assert_eq!(commands.iter().find_map(left), None);
+    let waits = bench.node.snapshot().contents.into_iter().find_map(|c| c.waits).expect("says why");
+    assert!(waits.starts_with("today's 100.0 MiB of fills are used up"), "{waits}");
+    bench.pass(DAY / 2);
+    assert_eq!(bench.event(counted(day_max)).iter().find_map(left), None);
+    // The list is verified again, or nothing would be filled on it.
+    bench.pass(DAY / 2 - 60);
+    let valid_until = UnixSeconds(T0 + 3 * DAY);
+    let list = list(1, vec![entry(1, 10), entry(2, 10)]);
+    bench.event(Event::ListVerified { list, policy: policy(), valid_until });
+    bench.pass(120);
+    assert_eq!(
+        bench.event(counted(day_max)).iter().find_map(left).or(Some(day_max)),
+        Some(day_max)
+    );
+    assert_eq!(bench.phase(2), Some(Phase::Filling));
+}
+
+#[test]
+fn fills_only_the_part_that_the_list_gives_this_device() {
+    let mut bench = Bench::new(vec![], None);
+    bench.node.placing.tag = Some(7);
+    let shared = Entry { holders: vec![vec![5], vec![7, 8]], ..entry(1, 100) };
+    let elsewhere = Entry { holders: vec![vec![5]], ..entry(2, 100) };
+    let commands = bench.list(list(1, vec![shared, elsewhere]));
+    let parts: Vec<_> = commands
+        .iter()
+        .filter_map(|c| match c {
+            Command::Fill { entry, part, .. } => Some((entry.infohash, *part)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(parts, [(hash(1), Part::of(50..100))]);
+    assert_eq!(bench.node.snapshot().contents.len(), 1, "what is for others is not shown");
+}
+
+#[test]
 fn what_is_damaged_goes_on_being_served_and_is_filled_again() {
     let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
     let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
@@ -397,7 +479,7 @@ fn what_is_damaged_goes_on_being_served_and_is_filled_again() {
     let commands = bench.event(Event::Damaged(hash(1)));
     assert_eq!(
         commands,
-        [Command::Fill { entry: entry(1, 100), part: Part::whole() }],
+        [Command::Fill { entry: entry(1, 100), part: Part::whole(), bytes_max: u64::MAX }],
         "nothing is taken from its peers"
     );
     assert_eq!(bench.event(Event::Damaged(hash(1))), [], "it is being filled already");

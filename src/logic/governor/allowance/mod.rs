@@ -149,6 +149,11 @@ impl Governor {
         self
     }
 
+    /// What this device sent and filled.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// What the line carried, by the hour: to be kept for the next start.
     pub fn line(&self) -> &Traffic {
         &self.line

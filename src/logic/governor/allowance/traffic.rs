@@ -62,16 +62,24 @@ impl Traffic {
         }
     }
 
-    /// Of the current UTC day.
     pub fn day_egress_bytes(&self, wall: WallTime) -> u64 {
+        self.day(wall).egress_bytes
+    }
+
+    pub fn month_egress_bytes(&self, wall: WallTime) -> u64 {
+        self.month(wall).egress_bytes
+    }
+
+    /// Of the current UTC day.
+    pub fn day(&self, wall: WallTime) -> Flow {
         let first = self.hour(wall).day().0 * 24;
-        self.since(UtcHour(first)).egress_bytes
+        self.since(UtcHour(first))
     }
 
     /// Of the current UTC month.
-    pub fn month_egress_bytes(&self, wall: WallTime) -> u64 {
+    pub fn month(&self, wall: WallTime) -> Flow {
         let month = self.hour(wall).day().month();
-        self.since(month.hours().start).egress_bytes
+        self.since(month.hours().start)
     }
 
     /// Of the current hour and the full ones before it.
