@@ -181,9 +181,10 @@ async fn the_rate_holds_over_the_whole_fill() {
         let sink = MemorySink::new(&content);
         let started = Instant::now();
         bench.fill_from(route, &content, &sink, &[&origin]).await.expect("fills");
-        // Half a second's bytes are asked for at once; librqbit may begin with a whole one's.
+        // Half a second's bytes are asked for at once, and a quarter may have been saved up; librqbit
+        // may begin with a whole one's.
         let took = started.elapsed();
-        let least = Duration::from_millis(if matches!(route, Route::Direct) { 490 } else { 0 });
+        let least = Duration::from_millis(if matches!(route, Route::Direct) { 240 } else { 0 });
         assert!(took >= least, "{route:?}: {took:?}");
         assert_eq!(bench.filler.throttle().received_bytes(), content.total(), "{route:?}");
     }
