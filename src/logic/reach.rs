@@ -111,7 +111,7 @@ fn is_fixed(host: Host<&str>) -> bool {
             let is_below = |zone: &&str| {
                 name.strip_suffix(*zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             };
-            !name.contains('.') || LOCAL.iter().any(|zone| is_below(&zone))
+            !name.contains('.') || LOCAL.iter().any(is_below)
         }
     }
 }
@@ -149,8 +149,8 @@ fn is_public_v6(v6: Ipv6Addr) -> bool {
         return is_public_v4(Ipv4Addr::new(a, b, c, d));
     }
     let global_unicast = s[0] & 0xe000 == 0x2000;
-    let special = (s[0] == 0x2001 && s[1] < 0x200) // Teredo, ORCHID, benchmarks (RFC 2928)
-        || (s[0] == 0x2001 && s[1] == 0xdb8) // documentation
+    // Teredo, ORCHID, benchmarks (RFC 2928); documentation.
+    let special = (s[0] == 0x2001 && (s[1] < 0x200 || s[1] == 0xdb8))
         || s[0] == 0x2002 // 6to4: any IPv4 address may be inside
         || (s[0] == 0x3fff && s[1] < 0x1000); // documentation (RFC 9637)
     global_unicast && !special

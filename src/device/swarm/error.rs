@@ -52,11 +52,17 @@ pub enum WebSeedProblem {
     #[error("has another file than a moment ago")]
     Changed,
     #[error("must not be used: {0}")]
-    Refused(#[from] Refused),
+    Refused(Box<Refused>),
     #[error(
         "sent bytes for piece {piece} that are not the published content; it is not used again"
     )]
     Poisoned { piece: u32 },
+}
+
+impl From<Refused> for WebSeedProblem {
+    fn from(refused: Refused) -> WebSeedProblem {
+        WebSeedProblem::Refused(Box::new(refused))
+    }
 }
 
 impl FillError {

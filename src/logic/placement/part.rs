@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(Part::of(41..49).piece_range(10, 95), 5..5);
         assert_eq!(Part::of(90..u64::MAX).piece_range(10, 95), 9..10);
         assert_eq!(Part::of(90..u64::MAX).space(10, 95), 90..95);
-        assert!(Part::of(70..20).pieces(10, 95).is_empty());
+        assert!(Part::of(Range { start: 70, end: 20 }).pieces(10, 95).is_empty());
     }
 
     #[test]

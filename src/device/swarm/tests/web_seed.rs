@@ -107,6 +107,13 @@ async fn a_file_that_changed_at_the_origin_costs_a_piece_once_and_then_next_to_n
     assert!(bench.filler.throttle().received_bytes() <= served);
 }
 
+fn refused(problem: &WebSeedProblem) -> Option<&Refused> {
+    match problem {
+        WebSeedProblem::Refused(refused) => Some(refused),
+        _ => None,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn follows_redirects_to_public_or_named_networks_alone() {
     let content = single_file(5 * u64::from(PIECE));
@@ -120,15 +127,15 @@ async fn follows_redirects_to_public_or_named_networks_alone() {
     {
         let origin = Origin::start(&content, Fault::RedirectsTo(inside.into())).await;
         let problem = web_seed_problem(fill(&Bench::new(), &content, &origin).await);
-        let is_refused = matches!(problem, WebSeedProblem::Refused(Refused::Private { .. }));
+        let is_refused = matches!(refused(&problem), Some(Refused::Private { .. }));
         assert!(is_refused, "{inside}: {problem:?}");
     }
     let origin = Origin::start(&content, Fault::RedirectsTo("file:///etc/passwd".into())).await;
     let problem = web_seed_problem(fill(&Bench::new(), &content, &origin).await);
-    assert!(matches!(problem, WebSeedProblem::Refused(Refused::Scheme(_))), "{problem:?}");
+    assert!(matches!(refused(&problem), Some(Refused::Scheme(_))), "{problem:?}");
     let origin = Origin::start(&content, Fault::Redirects).await;
     let problem = web_seed_problem(fill(&Bench::new(), &content, &origin).await);
-    assert_eq!(problem, WebSeedProblem::Refused(Refused::TooManyRedirects));
+    assert_eq!(problem, Refused::TooManyRedirects.into());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,9 +181,10 @@ async fn the_rate_holds_over_the_whole_fill() {
         let sink = MemorySink::new(&content);
         let started = Instant::now();
         bench.fill_from(route, &content, &sink, &[&origin]).await.expect("fills");
-        // Half a second's bytes are asked for at once; librqbit may begin with a whole one's.
+        // Half a second's bytes are asked for at once, and a quarter may have been saved up; librqbit
+        // may begin with a whole one's.
         let took = started.elapsed();
-        let least = Duration::from_millis(if matches!(route, Route::Direct) { 490 } else { 0 });
+        let least = Duration::from_millis(if matches!(route, Route::Direct) { 240 } else { 0 });
         assert!(took >= least, "{route:?}: {took:?}");
         assert_eq!(bench.filler.throttle().received_bytes(), content.total(), "{route:?}");
     }
