@@ -13,7 +13,7 @@ export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 export PUPPETEER_SKIP_DOWNLOAD := 1
 
 # Units, and those in tests/ that start no programs. All else in tests/ starts the real ones.
-FAST := kind(lib) + binary(tidy) + binary(fuzz_replay) + binary(sim)
+FAST := kind(lib) + binary(tidy) + binary(fuzz_replay) + binary(list) + binary(sim)
 NEXTEST := cargo nextest run --locked
 
 .PHONY: help
@@ -103,6 +103,12 @@ bench-sending: ## Compare ways for blocks to leave, as anyone (3 minutes); docs/
 bench-household: bench-check ## What a household notices of Larder, as root; writes docs/household.md (20 minutes; ARGS=--quick: 2).
 	cargo build --locked --release --bin larderd --example load --example delay_relay
 	benches/household/bench.py --programs $(abspath $(TARGET_DIR))/release $(ARGS)
+
+.PHONY: bench-fill
+bench-fill: ## What a fill leaves of a household's download, and what it costs the flash, as root (4 minutes).
+	cargo build --locked --release --bins --example delay_relay
+	benches/household/fill.py --programs $(abspath $(TARGET_DIR))/release
+	benches/flash/fill.py --programs $(abspath $(TARGET_DIR))/release
 
 .PHONY: bench-check
 bench-check: ## Unit tests of how the household bench reckons.

@@ -35,6 +35,8 @@ pub struct Bookkeeping {
     unsaved: Vec<UsageDelta>,
     saving: bool,
     syncing: bool,
+    /// When the last of either began.
+    writing_since: Option<Monotonic>,
     /// Since when the oldest count waits for a sync.
     unsynced_since: Option<Monotonic>,
     /// The engine's counters when its usage was last taken.
@@ -80,6 +82,11 @@ impl Bookkeeping {
         idle && self.unsaved.is_empty() && stats == self.asked_at
     }
 
+    /// Since when the disk has not answered.
+    pub fn writing_since(&self) -> Option<Monotonic> {
+        self.writing_since.filter(|_| self.saving || self.syncing)
+    }
+
     /// For the owner's page.
     pub fn problem(&self) -> Option<String> {
         match self.save_problem.as_ref().or(self.sync_problem.as_ref()) {
@@ -106,7 +113,6 @@ impl Daemon {
         match result {
             Ok(saved) => {
                 self.bookkeeping.save_problem = None;
-                self.store_problem = None;
                 if let Some(month) = saved.month {
                     self.books.replace(&month);
                 }
@@ -154,6 +160,7 @@ impl Daemon {
             self.bookkeeping.unsynced_since.get_or_insert(self.clock.now().monotonic);
         }
         self.bookkeeping.saving = true;
+        self.bookkeeping.writing_since = Some(self.clock.now().monotonic);
         let (context, round) = (self.context.clone(), Round { deltas, ..round });
         tokio::spawn(async move {
             let store = context.store.clone();
@@ -177,6 +184,7 @@ impl Daemon {
             return;
         }
         books.syncing = true;
+        books.writing_since = Some(now);
         let context = self.context.clone();
         tokio::spawn(async move {
             let store = context.store.clone();

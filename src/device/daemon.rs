@@ -17,6 +17,7 @@ use super::{
     bookkeeping::{Bookkeeping, FLUSH_INTERVAL},
     books::Books,
     clock::Clock,
+    disk::Disk,
     filling,
     lan::LanService,
     line::Line,
@@ -100,8 +101,8 @@ pub struct Daemon {
     pub(super) bookkeeping: Bookkeeping,
     pub(super) last_contact: Option<UnixSeconds>,
     pub(super) hub_problems: BTreeMap<Topic, String>,
-    pub(super) store_problem: Option<String>,
     pub(super) storage: StorageView,
+    pub(super) disk: Disk,
     pub(super) peer_port: u16,
 }
 
@@ -218,9 +219,10 @@ impl Daemon {
             Message::FillWaits { infohash, sentence } => {
                 self.holdings.entry(infohash).or_default().waits = sentence;
             }
+            Message::Found(found) => self.handle_found(found),
+            Message::DiskTried { unwritten, result } => self.handle_disk_tried(unwritten, result),
             Message::Saved(result) => self.handle_saved(result),
             Message::Synced(result) => self.handle_synced(result),
-            Message::Found(found) => self.handle_found(found),
             Message::Reported { reported_bytes, pending } => {
                 self.books.reported_bytes = reported_bytes;
                 self.books.reports_pending = pending;
@@ -255,6 +257,7 @@ impl Daemon {
     pub(super) fn tick(&mut self) {
         self.keep_books();
         self.context.keeper.look();
+        self.look_after_disk();
         let now = self.clock.now();
         self.count(now);
         let stats = self.engine.stats();
@@ -270,27 +273,25 @@ impl Daemon {
         });
     }
 
-    /// What must survive a restart is written before the node acts on it.
+    /// What must survive a restart: of what the owner wants, before the node acts on it. What the disk
+    /// does not take is written as soon as it does.
     fn remember(&mut self, event: &Event) {
-        let store = &self.context.store;
-        let result = match event {
-            Event::Enrolled => store.set_setting(setting::ENROLLED, &true),
-            Event::NotEnrolled => store.set_setting(setting::ENROLLED, &false),
-            Event::ListVerified { list, policy, valid_until } => store
-                .set_setting(setting::LIST, list)
-                .and_then(|()| store.set_setting(setting::POLICY, policy))
-                .and_then(|()| store.set_setting(setting::LIST_VALID_UNTIL, valid_until)),
+        match event {
+            Event::Enrolled => self.write_setting(setting::ENROLLED, &true),
+            Event::NotEnrolled => self.write_setting(setting::ENROLLED, &false),
+            Event::ListVerified { list, policy, valid_until } => {
+                self.write_setting(setting::LIST, list);
+                self.write_setting(setting::POLICY, policy);
+                self.write_setting(setting::LIST_VALID_UNTIL, valid_until);
+            }
             Event::LimitSet { egress_bytes_per_second_max } => {
-                store.set_setting(setting::LIMIT, egress_bytes_per_second_max)
+                self.write_wish(setting::LIMIT, egress_bytes_per_second_max);
             }
             Event::PauseSet(pause) => {
-                store.set_setting(setting::PAUSED_UNTIL, &self.pause_wall(pause))
+                self.write_wish(setting::PAUSED_UNTIL, &self.pause_wall(pause));
             }
-            _ => Ok(()),
-        };
-        if let Err(error) = result {
-            tracing::error!("cannot keep this for the next start: {error}");
-            self.store_problem = Some(error.to_string());
+            Event::FillFailed { .. } => self.disk.suspect(),
+            _ => {}
         }
     }
 
@@ -432,7 +433,7 @@ impl Daemon {
             last_contact: self.last_contact,
             hub_problem: self.hub_problems.values().next().cloned(),
             line_problem: self.auto.as_ref().and_then(|auto| auto.view().problem),
-            store_problem: self.bookkeeping.problem().or_else(|| self.store_problem.clone()),
+            store_problem: self.disk.problem().or_else(|| self.bookkeeping.problem()),
             storage: self.storage,
             reports_pending: self.books.reports_pending,
             reported_bytes: self.books.reported_bytes,

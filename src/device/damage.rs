@@ -17,6 +17,7 @@ impl Daemon {
                 self.node.handle_event(Event::Damaged(infohash), self.clock.now());
             }
             Found::Lost(infohash) => self.handle_lost(infohash),
+            Found::Unreadable(trouble) => self.handle_reading(trouble),
         }
     }
 

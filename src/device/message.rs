@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use tokio::sync::oneshot;
 
-use super::{bookkeeping::Saved, gateway::Destinations, serve::Servable, swarm::FillSource};
+use super::{
+    bookkeeping::Saved, disk::Settings, gateway::Destinations, serve::Servable, store::DiskTrouble,
+    swarm::FillSource,
+};
 use crate::{
     api::{
         admin::{PauseRequest, RemovalRequest, Status},
@@ -45,12 +48,17 @@ pub enum Message {
         infohash: Infohash,
         sentence: Option<String>,
     },
+    /// By the keeper.
+    Found(Found),
+    /// The disk was tried, and settings that waited for it were written.
+    DiskTried {
+        unwritten: Settings,
+        result: Result<(), DiskTrouble>,
+    },
     /// Counts are in the journal, or why they are not.
     Saved(Result<Saved, (Vec<UsageDelta>, String)>),
     /// And on the disk.
     Synced(Result<(), String>),
-    /// By the keeper.
-    Found(Found),
     Reported {
         reported_bytes: u64,
         pending: u64,
@@ -70,6 +78,8 @@ pub enum Found {
     ToMend(Infohash),
     /// Its file is gone.
     Lost(Infohash),
+    /// The disk does not give what it has; `None` when it does again.
+    Unreadable(Option<DiskTrouble>),
 }
 
 /// What the owner wants, and where to answer.

@@ -11,6 +11,7 @@ mod clock;
 mod counting;
 mod daemon;
 mod damage;
+mod disk;
 mod filling;
 pub mod gateway;
 mod identity;

@@ -25,6 +25,7 @@ use super::{
     books::Books,
     clock::Clock,
     daemon::{Daemon, holdings, hub_url, setting},
+    disk::Disk,
     gateway::WanInterface,
     identity::Identity,
     keeper::{self, Desk, Keeper, Scrub},
@@ -104,7 +105,8 @@ pub async fn run(config: DeviceConfig) -> Result<(), DaemonError> {
     let told = async {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
     };
-    daemon.run(told).await;
+    // The loop's state is large: it is moved once, as a pointer.
+    Box::pin(daemon.run(told)).await;
     Ok(())
 }
 
@@ -153,8 +155,8 @@ impl Daemon {
             bookkeeping,
             last_contact: None,
             hub_problems: BTreeMap::new(),
-            store_problem: None,
             storage: StorageView::default(),
+            disk: Disk::default(),
             peer_port: peer.port(),
             config,
         };

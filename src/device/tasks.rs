@@ -138,7 +138,11 @@ pub async fn fetch_list(context: Context, held: Option<HotList>, wall: WallTime)
             context.contact(Topic::List, Ok(None)).await;
             context.event(Event::ListUnchanged).await;
         }
-        Ok(Outcome::Cut) => context.event(Event::ListUnchanged).await,
+        // All who waited may have been cut off in one moment: they shall not come back in one.
+        Ok(Outcome::Cut) => {
+            context.event(Event::ListHeld(false)).await;
+            context.event(Event::ListUnchanged).await;
+        }
         Err(error) => {
             context.contact(Topic::List, Err(&error)).await;
             context.event(Event::ListFailed).await;

@@ -61,6 +61,8 @@ pub enum Event {
     Evicted(Infohash),
     /// Some of what was held of it turned out bad. The rest goes on being served.
     Damaged(Infohash),
+    /// After trouble: what failed because of it can be tried again at once.
+    DiskWell,
     Announced {
         infohash: Infohash,
         interval: Duration,
@@ -289,6 +291,10 @@ impl<R: Rng> Node<R> {
                 if let Some(content) = self.contents.get_mut(&infohash) {
                     content.damaged();
                 }
+                self.replan(now);
+            }
+            Event::DiskWell => {
+                self.contents.values_mut().for_each(|content| content.retry_at = None);
                 self.replan(now);
             }
             Event::Announced { infohash, interval } => self.announced(infohash, interval, at),

@@ -1,7 +1,7 @@
 //! Looks into the data folder of a device that is dead, through a copy that the real store opens: what
 //! it would find at its next start.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::FileExt, path::Path};
 
 use larder::{device::store::Store, logic::infohash::Infohash};
 use tempfile::TempDir;
@@ -56,10 +56,10 @@ fn link_content(from: &Path, to: &Path) {
 pub fn verify(store: &Store, infohash: Infohash) -> u32 {
     let held = store.stored_content(infohash).expect("reads").expect("held");
     let metainfo = store.metainfo(infohash).expect("parses").expect("held");
-    let file = store.content(infohash).expect("opens");
+    let file = store.open_for_serving(infohash).expect("opens");
     for piece in held.have.iter_held() {
         let mut bytes = vec![0; metainfo.piece_bytes(piece).expect("in the map") as usize];
-        file.read_at(metainfo.piece_offset(piece), &mut bytes).expect("reads");
+        file.read_exact_at(&mut bytes, metainfo.piece_offset(piece)).expect("reads");
         assert!(metainfo.verifies(piece, &bytes), "piece {piece} of {infohash} is wrong");
     }
     held.have.held()

@@ -9,6 +9,7 @@ mod autopsy;
 #[path = "../e2e/harness.rs"]
 mod harness;
 mod stalls;
+#[allow(dead_code, reason = "the power cuts need more of it")]
 mod taker;
 
 use std::{

@@ -60,6 +60,13 @@ impl Shared {
         before.checked_sub(1).map_or(0, |last| received.history[last].1)
     }
 
+    /// When that much had come.
+    pub fn received_at(&self, payload_bytes: u64) -> Option<Instant> {
+        let received = self.received.lock().expect("nobody panics");
+        let before = received.history.partition_point(|(_, bytes)| *bytes < payload_bytes);
+        received.history.get(before).map(|(at, _)| *at)
+    }
+
     /// Nobody has a connection; what had been sent has come.
     pub fn is_drained(&self) -> bool {
         self.connected.load(Ordering::SeqCst) == 0
@@ -184,7 +191,7 @@ impl<'a> Taking<'a> {
             if head[4] == 7 {
                 self.block(length - 9)?;
                 self.under_way -= 1;
-                self.ask(u32::from(asks))?;
+                self.ask(u32::from(asks));
                 continue;
             }
             let mut body = vec![0; length as usize - 1];
@@ -205,7 +212,7 @@ impl<'a> Taking<'a> {
                 _ => {}
             }
             if asks && (head[4] == 1 || (had_nothing && head[4] == 4)) {
-                self.ask(DEPTH - self.under_way)?;
+                self.ask(DEPTH - self.under_way);
             }
         }
         // What carries it acknowledges the last block too.
@@ -216,20 +223,21 @@ impl<'a> Taking<'a> {
         (self.content.data.len() as u32).div_ceil(self.content.piece_bytes)
     }
 
-    fn ask(&mut self, blocks: u32) -> std::io::Result<()> {
+    fn ask(&mut self, blocks: u32) {
         for _ in 0..blocks {
             if self.held.is_empty() {
-                return Ok(());
+                return;
             }
             let piece = self.held[self.taker.rng.random_range(0..self.held.len())];
             let start = piece * self.content.piece_bytes;
             let bytes = self.content.piece_bytes.min(self.content.data.len() as u32 - start);
             let begin = self.taker.rng.random_range(0..bytes.div_ceil(BLOCK_BYTES)) * BLOCK_BYTES;
             let length = BLOCK_BYTES.min(bytes - begin);
-            self.send(Message::Request(BlockRequest { piece, begin, length }))?;
-            self.under_way += 1;
+            // A device that has closed may have sent more before: the end is where reading ends.
+            if self.send(Message::Request(BlockRequest { piece, begin, length })).is_ok() {
+                self.under_way += 1;
+            }
         }
-        Ok(())
     }
 
     /// Counts each byte when it comes, also those of a block that never ends.

@@ -120,8 +120,12 @@ fn older_list_is_refused_and_the_newer_one_stays() {
     let impostor = Impostor::start(&lab.hub_url, &old);
     let problem = hub_problem(&lab, "not accepted");
     assert_eq!(problem.lines().count(), 1, "{problem}");
+    assert!(problem.contains("was here before"), "{problem}");
     assert_eq!(lab.status().and_then(|s| s.hub.list_epoch), epoch);
     assert_eq!(lab.content(second).map(|c| c.state), Some(ContentState::Serving));
+    // It is refused at every look, once a second, and said once.
+    let log = lab.device_log();
+    assert_eq!(log.lines().filter(|line| line.contains("not accepted")).count(), 1, "{log}");
     impostor.stop();
 }
 

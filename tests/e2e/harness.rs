@@ -130,6 +130,8 @@ pub struct Lab {
     admin_port: u16,
     /// Appended to larderd's configuration.
     pub device_extra: String,
+    /// For larderd.
+    pub device_environment: Vec<(&'static str, PathBuf)>,
     claim_code: Option<String>,
     root_file: PathBuf,
     token_file: PathBuf,
@@ -140,7 +142,6 @@ pub struct Lab {
     pub hub_extra: String,
     pub list_interval_seconds: u32,
     pub report_interval_seconds: u32,
-    pub device_environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes in it go first.
     namespace: Option<Arc<Namespace>>,
 }
@@ -161,12 +162,12 @@ impl Lab {
             hub_extra: String::new(),
             list_interval_seconds: 1,
             report_interval_seconds: 1,
-            device_environment: vec![],
             namespace: None,
             hub_port,
             peer_port,
             admin_port,
             device_extra: String::new(),
+            device_environment: vec![],
             claim_code: None,
         }
     }
@@ -498,6 +499,18 @@ pub fn without_web_seeds(torrent: &[u8]) -> Vec<u8> {
     out.push(b'e');
     assert_eq!(Metainfo::parse(&out).expect("still one").infohash, read.infohash);
     out
+}
+
+/// A library for LD_PRELOAD. The linker that Rust needs is a C compiler.
+pub fn compile_preloaded(source: &str, folder: &Path) -> PathBuf {
+    let library = folder.join("preloaded.so");
+    let output = Command::new("cc")
+        .args(["-O2", "-shared", "-fPIC", "-o"])
+        .args([&library, &Path::new(env!("CARGO_MANIFEST_DIR")).join(source)])
+        .output()
+        .expect("a C compiler is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    library
 }
 
 /// Every file below a folder.

@@ -35,9 +35,20 @@ pub struct Content {
 #[derive(Default)]
 pub struct Account {
     pub blocks: AtomicU64,
+    pub bytes: AtomicU64,
     pub corrupt_blocks: AtomicU64,
     pub rejects: AtomicU64,
     pub connections: AtomicU64,
+}
+
+impl Account {
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn corrupt_blocks(&self) -> u64 {
+        self.corrupt_blocks.load(Ordering::Relaxed)
+    }
 }
 
 pub struct Leecher {
@@ -143,6 +154,7 @@ impl Visit<'_> {
         let at = piece as usize * self.content.piece_length as usize + begin as usize;
         let expected = &self.content.bytes[at..at + block.length as usize];
         self.account.blocks.fetch_add(1, Ordering::Relaxed);
+        self.account.bytes.fetch_add(u64::from(block.length), Ordering::Relaxed);
         if &message[8..] != expected {
             eprintln!("corrupt: piece {piece}, from {begin}");
             self.account.corrupt_blocks.fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,10 @@ mod auto;
 mod bad_input;
 mod caps;
 mod clients;
+mod clocks;
 mod demo;
+mod disk;
+mod forgotten;
 mod gateway;
 #[allow(dead_code, reason = "other suites need more of it")]
 mod harness;

@@ -70,9 +70,10 @@ fn list(epoch: u64, contents: u8) -> HotList {
         metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
         tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
         web_seeds: vec![],
+        holders: vec![],
     };
     let entries = (0..contents).map(entry).collect();
-    HotList { format: 1, epoch, published_at: UnixSeconds(T0), entries }
+    HotList { format: 1, epoch, published_at: UnixSeconds(T0), devices: None, entries }
 }
 
 /// As `larder-hub` has it by default.

@@ -3,6 +3,7 @@
 //! run is the same every time.
 
 mod ban_helper;
+mod clock;
 mod device;
 mod fleet;
 mod net;

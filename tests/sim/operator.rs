@@ -10,7 +10,7 @@ use larder::logic::{
 };
 use rand::{RngExt, rngs::SmallRng, seq::IndexedRandom};
 
-pub const CATALOGUE: u8 = 40;
+pub const CATALOGUE: u8 = 30;
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
@@ -45,14 +45,15 @@ pub fn content(n: u8) -> Infohash {
     Infohash([n; 20])
 }
 
-/// 100 to 1,990.
+/// 500 to 2,390.
 pub fn size_of(n: u8) -> u64 {
-    100 + u64::from(n) * 7919 % 1_890
+    500 + u64::from(n) * 7919 % 1_890
 }
 
 impl Operator {
     pub fn new(now: UnixSeconds) -> Operator {
-        let list = HotList { format: 1, epoch: 1, published_at: now, entries: vec![] };
+        let list =
+            HotList { format: 1, epoch: 1, published_at: now, devices: None, entries: vec![] };
         Operator { mood: Mood::Honest, holds: false, list, interval: 900 }
     }
 
@@ -77,7 +78,7 @@ impl Operator {
             }
         }
         self.replace(entries.into_values().collect(), now);
-        self.interval = *[300, 900, 900, 1800].choose(rng).expect("some");
+        self.interval = *[300, 1800, 3600, 3600].choose(rng).expect("some");
     }
 
     /// The last list of the year: all of these, for long.
@@ -90,7 +91,7 @@ impl Operator {
 
     fn replace(&mut self, entries: Vec<Entry>, now: UnixSeconds) {
         let epoch = self.list.epoch + 1;
-        self.list = HotList { format: 1, epoch, published_at: now, entries };
+        self.list = HotList { format: 1, epoch, published_at: now, devices: None, entries };
     }
 
     pub fn look(&mut self, held: Option<&HotList>, now: UnixSeconds, rng: &mut SmallRng) -> Look {
@@ -155,5 +156,6 @@ fn entry(n: u8, score: f64, lease_end: UnixSeconds) -> Entry {
         metainfo_url: "http://hub.example/x.torrent".parse().expect("a URL"),
         tracker_tiers: vec![vec!["http://hub.example/announce".parse().expect("a URL")]],
         web_seeds: vec![],
+        holders: vec![],
     }
 }

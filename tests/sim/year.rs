@@ -1,6 +1,7 @@
 //! A year of a household in virtual time: the real node with a shell that only pretends. The hub is hostile
 //! at times, the clock is wrong, the disk is full, fills fail, the power goes, the owner pauses. Whatever
-//! happens, nobody else's rules are broken; and when all is well again, everything wanted is held.
+//! happens, nobody's rules are broken and no money is dated by a wrong clock; and when all is well again,
+//! everything wanted is held.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +18,13 @@ use larder::logic::{
     node::{Command, Event, Node, Placing, Settings, Stored},
     now::{Monotonic, Now, UnixSeconds, WallTime},
     placement::Part,
+    timekeeper::TOLERANCE,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+use crate::clock::{SystemClock, T0, TICK};
 use crate::operator::{CATALOGUE, Look, Mood, Operator, content, size_of};
 
-const T0: u64 = 1_795_219_200;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
@@ -32,11 +34,6 @@ const TEN_YEARS: i64 = 3652 * DAY as i64;
 const QUIET: u64 = 3 * DAY;
 const QUOTA_BYTES: u64 = 12_000;
 const PINS: [(u8, u64); 2] = [(200, 700), (3, 0)];
-/// As `device/clock.rs` has them.
-const PLAUSIBLE_FROM: u64 = 1_767_225_600;
-const TOLERANCE_SECONDS: u64 = 600;
-/// How soon after the clock has changed the daemon looks at it.
-const TICK: u64 = 10;
 /// One every two seconds: far less than would keep a device or a hub busy.
 const COMMANDS_AN_HOUR_MAX: u32 = 1800;
 
@@ -76,50 +73,6 @@ struct OnDisk {
     is_pinned: bool,
 }
 
-/// The system's clock, and what `device/clock.rs` makes of it.
-#[derive(Default)]
-struct SystemClock {
-    off_by: i64,
-    is_reset: bool,
-    learned: Option<(u64, u64)>,
-    changed_at: u64,
-}
-
-impl SystemClock {
-    fn system(&self, truth: u64) -> u64 {
-        if self.is_reset { truth } else { (T0 + truth).saturating_add_signed(self.off_by) }
-    }
-
-    fn wall(&self, truth: u64) -> WallTime {
-        match self.learned {
-            Some((hub, heard)) => WallTime::Synced(UnixSeconds(hub + (truth - heard))),
-            None if self.system(truth) >= PLAUSIBLE_FROM => {
-                WallTime::Synced(UnixSeconds(self.system(truth)))
-            }
-            None => WallTime::Unsynced,
-        }
-    }
-
-    fn learn(&mut self, hub: UnixSeconds, truth: u64) {
-        let before = self.wall(truth);
-        let disagrees = hub.0.abs_diff(self.system(truth)) > TOLERANCE_SECONDS;
-        self.learned = disagrees.then_some((hub.0, truth));
-        if self.wall(truth) != before {
-            self.changed_at = truth;
-        }
-    }
-
-    fn set(&mut self, off_by: i64, is_reset: bool, truth: u64) {
-        *self = SystemClock { off_by, is_reset, learned: self.learned, changed_at: truth };
-    }
-
-    /// Whether leases can be held against it.
-    fn is_right(&self, truth: u64) -> bool {
-        let settled = truth > self.changed_at + 2 * TICK;
-        settled && self.wall(truth).synced().is_some_and(|wall| wall.0.abs_diff(T0 + truth) <= 2)
-    }
-}
-
 struct Household {
     seed: u64,
     rng: SmallRng,
@@ -137,6 +90,7 @@ struct Household {
     filling: Option<Infohash>,
     followed: Option<(HotList, Policy, UnixSeconds)>,
     is_enrolled: bool,
+    is_held: bool,
     allowance: Option<Allowance>,
     paused_until: u64,
     egress_bytes: u64,
@@ -191,7 +145,8 @@ impl Household {
             (content(n), OnDisk { size_bytes, is_complete: true, is_pinned: true })
         });
         let disk: BTreeMap<Infohash, OnDisk> = pins.into();
-        let clock = SystemClock::default();
+        let mut clock = SystemClock::default();
+        clock.boot(0);
         let mut house = Household {
             node: node(&disk, None, false, seed, clock.wall(0)),
             seed,
@@ -208,6 +163,7 @@ impl Household {
             filling: None,
             followed: None,
             is_enrolled: false,
+            is_held: false,
             allowance: None,
             paused_until: 0,
             egress_bytes: 0,
@@ -337,7 +293,7 @@ impl Household {
                 }
                 let egress_bytes_total = self.egress_bytes;
                 self.tell(Event::Counted(Counters { egress_bytes_total, ..Counters::default() }));
-                self.later(self.truth + 10 * MINUTE, Pending::Tick);
+                self.later(self.truth + 30 * MINUTE, Pending::Tick);
             }
         }
     }
@@ -403,9 +359,9 @@ impl Household {
         self.pending.retain(|_, pending| matches!(pending, Pending::Fault(_)));
         self.served.clear();
         self.filling = None;
+        self.is_held = false;
         self.booted_at = self.truth;
-        self.clock.learned = None;
-        self.clock.changed_at = self.truth;
+        self.clock.boot(self.truth);
         self.allowance = None;
         self.egress_bytes = 0;
         // A pause is kept in the store; here the owner has to say it again.
@@ -468,8 +424,10 @@ impl Household {
                 (1, Event::ListVerified { list, policy, valid_until })
             }
         };
-        if !matches!(answer, Event::ListFailed) {
-            self.later(self.truth + wait, Pending::Answer(Event::ListHeld(self.operator.holds)));
+        let holds = self.operator.holds;
+        if self.is_held != holds && !matches!(answer, Event::ListFailed) {
+            self.is_held = holds;
+            self.later(self.truth + wait, Pending::Answer(Event::ListHeld(holds)));
         }
         self.later(self.truth + wait, Pending::Answer(answer));
     }
@@ -542,6 +500,8 @@ impl Household {
         if self.truth < self.paused_until {
             assert_eq!(self.allowance, Some(Allowance::Paused), "{}", self.whereabouts());
         }
+        let off_by = self.clock.money_is_off_by(self.truth).unwrap_or_default();
+        assert!(off_by <= TOLERANCE.as_secs() + 5, "{}: {off_by} seconds", self.whereabouts());
         if !self.clock.is_right(self.truth) {
             return;
         }

@@ -23,7 +23,6 @@ mod taker;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -160,7 +159,11 @@ impl Told {
         let ledger = store.egress_total().payload_bytes;
         let slack = 4 * self.stall;
         let most = self.shared.received_by(self.at(last) + NOTED_LATER + slack);
-        assert!(ledger <= most, "cut {cut}: {ledger} bytes counted, {most} received");
+        let later = self.shared.received_at(ledger).map(|then| then.duration_since(self.at(last)));
+        assert!(
+            ledger <= most,
+            "cut {cut}: {ledger} bytes counted, {most} received; so many only {later:?} later"
+        );
         let sure = self.at(last).checked_sub(LOSS_MAX + slack);
         let sure = sure.map_or(0, |then| self.shared.received_by(then));
         assert!(
@@ -227,24 +230,11 @@ fn play(lab: &mut Lab, takers: &Takers, round: u32, rng: &mut SmallRng) {
 fn record_device(lab: &mut Lab) -> PathBuf {
     let log = lab.path("log");
     lab.device_environment = vec![
-        ("LD_PRELOAD", recorder(lab.folder.path())),
+        ("LD_PRELOAD", harness::compile_preloaded("tests/torn/recorder.c", lab.folder.path())),
         ("LARDER_RECORD_ROOT", lab.path("device")),
         ("LARDER_RECORD_LOG", log.clone()),
     ];
     log
-}
-
-/// The linker that Rust needs is a C compiler.
-fn recorder(folder: &Path) -> PathBuf {
-    let library = folder.join("recorder.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torn/recorder.c");
-    let output = Command::new("cc")
-        .args(["-O2", "-shared", "-fPIC", "-o"])
-        .args([&library, &source])
-        .output()
-        .expect("a C compiler is installed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    library
 }
 
 fn hub_reports(hub: &Path) -> Vec<(u64, String, u64)> {

@@ -1,13 +1,13 @@
 //! Where others leave word for the keeper, and take its files: nobody waits for the disk here.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io,
     sync::{
         Arc,
         mpsc::{self, Receiver, Sender, SyncSender},
     },
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -41,12 +41,16 @@ pub enum Task {
 pub struct Desk {
     tasks: Sender<Task>,
     files: Files,
+    busy: Busy,
 }
+
+/// Since when the keeper has been waiting for the disk, if it is.
+pub type Busy = Arc<Mutex<Option<Instant>>>;
 
 /// A desk, and what comes in there.
 pub fn desk() -> (Desk, Receiver<Task>) {
     let (tasks, inbox) = mpsc::channel();
-    (Desk { tasks, files: Files::default() }, inbox)
+    (Desk { tasks, files: Files::default(), busy: Busy::default() }, inbox)
 }
 
 impl Desk {
@@ -80,6 +84,15 @@ impl Desk {
     /// Call now and then.
     pub fn look(&self) {
         self.leave(Task::Look);
+    }
+
+    /// How long the disk has been keeping the keeper waiting, if it is.
+    pub fn busy_for(&self) -> Option<Duration> {
+        self.busy.lock().map(|since| since.elapsed())
+    }
+
+    pub(super) fn busy(&self) -> Busy {
+        self.busy.clone()
     }
 
     pub fn files(&self) -> Files {
@@ -117,23 +130,25 @@ impl Drop for Loan {
 /// The files that the keeper watches over: the engine serves from these and no others, whatever lies at
 /// their paths by now.
 #[derive(Clone, Default)]
-pub struct Files(Arc<Mutex<BTreeMap<Infohash, File>>>);
+pub struct Files(Arc<Mutex<Vec<(Infohash, File)>>>);
 
 impl Files {
     pub(super) fn insert(&self, infohash: Infohash, file: &File) {
+        self.remove(infohash);
         if let Ok(file) = file.try_clone() {
-            self.0.lock().insert(infohash, file);
+            self.0.lock().push((infohash, file));
         }
     }
 
     pub(super) fn remove(&self, infohash: Infohash) {
-        self.0.lock().remove(&infohash);
+        self.0.lock().retain(|(of, _)| *of != infohash);
     }
 }
 
 impl OpenContent for Files {
     fn open(&self, infohash: Infohash) -> io::Result<File> {
         let files = self.0.lock();
-        files.get(&infohash).ok_or(io::ErrorKind::NotFound)?.try_clone()
+        let file = files.iter().find(|(of, _)| *of == infohash).map(|(_, file)| file);
+        file.ok_or(io::ErrorKind::NotFound)?.try_clone()
     }
 }

@@ -12,7 +12,7 @@ mod round;
 mod scrub;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io,
     sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     thread,
@@ -21,19 +21,19 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use self::{
+    desk::{Busy, Files, Task},
+    kept::{Guard, Kept, Verdict},
+    round::Round,
+};
 pub use self::{
     desk::{Desk, Loan, desk},
     scrub::Scrub,
 };
-use self::{
-    desk::{Files, Task},
-    kept::{Guard, Kept, Verdict},
-    round::Round,
-};
 use super::{
     message::{Found, Message},
     serve::{Remote, ServeCommand},
-    store::{Store, is_gone},
+    store::{DiskTrouble, Store, is_gone},
 };
 use crate::logic::infohash::Infohash;
 
@@ -47,23 +47,25 @@ const UNREADABLE_TRIES: u32 = 4;
 pub struct Keeper {
     inbox: Receiver<Task>,
     files: Files,
+    busy: Busy,
     store: Store,
     engine: Remote,
     messages: mpsc::Sender<Message>,
     kept: BTreeMap<Infohash, Kept>,
     /// Larder itself writes to these.
-    lent: BTreeSet<Infohash>,
+    lent: Vec<Infohash>,
     /// Peers wait for these.
     asked: VecDeque<(Infohash, u32)>,
     /// Whole contents that somebody may have changed.
     rounds: VecDeque<Round>,
-    unreadable: BTreeMap<(Infohash, u32), Retry>,
+    unreadable: Vec<Retry>,
     /// Damaged, but the piece map on disk does not say so yet.
     unmarked: Vec<(Infohash, u32)>,
     looked_at: Instant,
 }
 
 struct Retry {
+    which: (Infohash, u32),
     at: Instant,
     tries: u32,
 }
@@ -86,14 +88,15 @@ impl Keeper {
         let keeper = Keeper {
             inbox,
             files: desk.files(),
+            busy: desk.busy(),
             store,
             engine,
             messages,
             kept: BTreeMap::new(),
-            lent: BTreeSet::new(),
+            lent: vec![],
             asked: VecDeque::new(),
             rounds: VecDeque::new(),
-            unreadable: BTreeMap::new(),
+            unreadable: vec![],
             unmarked: vec![],
             looked_at: Instant::now(),
         };
@@ -114,18 +117,24 @@ impl Keeper {
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match task {
-                Ok(task) => self.handle(task),
-                Err(RecvTimeoutError::Timeout) => self.work(),
+                Ok(task) => self.while_busy(|keeper| keeper.handle(task)),
+                Err(RecvTimeoutError::Timeout) => self.while_busy(Keeper::work),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
+    }
+
+    fn while_busy(&mut self, work: impl FnOnce(&mut Keeper)) {
+        *self.busy.lock() = Some(Instant::now());
+        work(self);
+        *self.busy.lock() = None;
     }
 
     fn next_wait(&self) -> Option<Duration> {
         if !self.asked.is_empty() {
             return Some(Duration::ZERO);
         }
-        let retries = self.unreadable.values().map(|retry| retry.at);
+        let retries = self.unreadable.iter().map(|retry| retry.at);
         let next = retries.chain(self.rounds.iter().map(Round::due)).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
@@ -145,7 +154,7 @@ impl Keeper {
                 let _ = done.send(());
             }
             Task::Returned(infohash) => {
-                self.lent.remove(&infohash);
+                self.lent.retain(|lent| *lent != infohash);
                 if let Ok(kept) = self.keep(infohash) {
                     kept.is_lent = false;
                     kept.guard();
@@ -166,7 +175,7 @@ impl Keeper {
 
     fn ask(&mut self, infohash: Infohash, piece: u32) {
         let waits = self.asked.contains(&(infohash, piece))
-            || self.unreadable.contains_key(&(infohash, piece));
+            || self.unreadable.iter().any(|retry| retry.which == (infohash, piece));
         if !waits {
             self.asked.push_back((infohash, piece));
         }
@@ -178,8 +187,7 @@ impl Keeper {
             return self.check(infohash, piece);
         }
         let now = Instant::now();
-        let due =
-            self.unreadable.iter().find(|(_, retry)| retry.at <= now).map(|(which, _)| *which);
+        let due = self.unreadable.iter().find(|retry| retry.at <= now).map(|retry| retry.which);
         if let Some((infohash, piece)) = due {
             return self.check(infohash, piece);
         }
@@ -202,8 +210,8 @@ impl Keeper {
         let verdict = if kept.guard() { kept.verify(piece) } else { kept.read(piece) };
         match verdict {
             Verdict::Good(bytes) => {
-                self.unreadable.remove(&(infohash, piece));
                 self.engine.send(ServeCommand::Proven { infohash, piece, bytes });
+                self.handle_readable(infohash, piece);
             }
             Verdict::Bad => {
                 self.withdraw(infohash, piece);
@@ -216,23 +224,34 @@ impl Keeper {
     /// Peers wait on while the disk has trouble. What is unreadable again and again is lost.
     fn handle_unreadable(&mut self, infohash: Infohash, piece: u32, error: &io::Error) {
         let at = Instant::now() + UNREADABLE_RETRY;
-        let retry = self.unreadable.entry((infohash, piece)).or_insert(Retry { at, tries: 0 });
-        retry.at = at;
-        retry.tries += 1;
-        if retry.tries == 1 {
-            tracing::error!(%infohash, piece, "a piece cannot be read: {error}");
+        let which = (infohash, piece);
+        let known = self.unreadable.iter().find(|retry| retry.which == which);
+        let tries = known.map_or(0, |retry| retry.tries) + 1;
+        self.unreadable.retain(|retry| retry.which != which);
+        self.unreadable.push(Retry { which, at, tries });
+        if tries == 1 {
+            tracing::debug!(%infohash, piece, "a piece cannot be read: {error}");
+            self.tell(Found::Unreadable(Some(DiskTrouble::of(error))));
         }
-        if retry.tries >= UNREADABLE_TRIES && self.kept.get(&infohash).is_some_and(Kept::reads_some)
-        {
+        if tries >= UNREADABLE_TRIES && self.kept.get(&infohash).is_some_and(Kept::reads_some) {
             self.withdraw(infohash, piece);
             self.tell(Found::ToMend(infohash));
+        }
+    }
+
+    /// Or given up.
+    fn handle_readable(&mut self, infohash: Infohash, piece: u32) {
+        let before = self.unreadable.len();
+        self.unreadable.retain(|retry| retry.which != (infohash, piece));
+        if before > 0 && self.unreadable.is_empty() {
+            self.tell(Found::Unreadable(None));
         }
     }
 
     /// Out of the engine at once, and out of the piece map.
     fn withdraw(&mut self, infohash: Infohash, piece: u32) {
         tracing::warn!(%infohash, piece, "a piece is damaged: it is not served until it is filled again");
-        self.unreadable.remove(&(infohash, piece));
+        self.handle_readable(infohash, piece);
         self.engine.send(ServeCommand::Withdraw { infohash, pieces: vec![piece] });
         if let Err(error) = self.store.mark_damaged(infohash, &[piece]) {
             // After a restart it would be checked before it is served, too.
@@ -274,7 +293,7 @@ impl Keeper {
         self.files.remove(infohash);
         self.kept.remove(&infohash);
         self.asked.retain(|(of, _)| *of != infohash);
-        self.unreadable.retain(|(of, _), _| *of != infohash);
+        self.unreadable.retain(|retry| retry.which.0 != infohash);
         self.rounds.retain(|round| round.infohash != infohash);
         self.unmarked.retain(|(of, _)| *of != infohash);
     }
@@ -282,7 +301,7 @@ impl Keeper {
     /// We are going to write to it ourselves: only where nothing is held, so what is on its way to peers
     /// can go on.
     fn lend(&mut self, infohash: Infohash) {
-        self.lent.insert(infohash);
+        self.lent.push(infohash);
         let Some(kept) = self.kept.get_mut(&infohash) else { return };
         kept.is_lent = true;
         if kept.guard != Guard::Open {

@@ -360,10 +360,11 @@ impl Connection {
             return Ok(None);
         }
         let blocks = || self.session.upcoming_blocks(shelf).take(blocks_max);
-        let start = blocks().next().map_or(0, |block| block.offset());
-        let end = blocks().last().map_or(0, |block| block.offset() + u64::from(block.length()));
-        if let Some(piece) = files.cold_piece(shelf, content, start..end, now)? {
-            return Ok(Some((Turn::Cold(piece), 0)));
+        for block in blocks() {
+            let bytes = block.offset()..block.offset() + u64::from(block.length());
+            if let Some(piece) = files.cold_piece(shelf, content, bytes, now)? {
+                return Ok(Some((Turn::Cold(piece), 0)));
+            }
         }
         let file = content_file(files, shelf, content)?;
         let offered = pipe.fill(file, self.session.upcoming_blocks(shelf).take(blocks_max))?;

@@ -1,9 +1,9 @@
 //! Where blocks are taken from: the few content files that are open at a time, and checked pieces in
 //! memory. Opens on demand, closes what was used longest ago.
 
-use std::{collections::BTreeMap, fs::File, io, ops::Range, time::Duration};
+use std::{fs::File, io, ops::Range, time::Duration};
 
-use super::{OpenContent, blocks::content_file, memory::ProvenBytes};
+use super::{OpenContent, memory::ProvenBytes};
 use crate::{
     device::sys,
     logic::{
@@ -18,38 +18,53 @@ const OPEN_FILES_MAX: usize = 64;
 /// After it was checked, a piece leaves even if the memory is too short to keep it for so long, and the
 /// disk has to be asked again. Else nothing of it might ever leave.
 const RESIDENT_FOR: Duration = Duration::from_secs(10);
-/// Old ones are forgotten when there are so many.
-const LATELY_MAX: usize = 1024;
+/// Asking for each block would cost a fifth of what sending it does.
+const LOOKED_FOR: Duration = Duration::from_secs(1);
+/// The page cache comes and goes in stretches of about this length.
+const SAMPLE_BYTES: usize = 64 * 1024;
 
 pub(super) struct OpenFiles {
     opener: Box<dyn OpenContent>,
     /// Most recently used first.
-    open: Vec<(ContentKey, File)>,
+    open: Vec<Open>,
     /// Comes before the files.
     pub memory: ProvenBytes,
     /// Somebody reads pieces for us, so that the serving thread need not wait for the disk.
     has_reader: bool,
-    /// When pieces were last read from the disk and checked.
-    lately: BTreeMap<(ContentKey, u32), Monotonic>,
+}
+
+struct Open {
+    key: ContentKey,
+    file: File,
+    /// By piece: until when it is taken for being in the page cache.
+    resident_until: Vec<Tenths>,
+}
+
+/// Of a second, since the engine's start.
+type Tenths = u32;
+
+fn tenths(at: Monotonic) -> Tenths {
+    u32::try_from(at.0.as_millis() / 100).unwrap_or(u32::MAX)
 }
 
 impl OpenFiles {
     pub fn new(opener: Box<dyn OpenContent>, has_reader: bool) -> OpenFiles {
-        let (open, memory, lately) = (Vec::new(), ProvenBytes::default(), BTreeMap::new());
-        OpenFiles { opener, open, memory, has_reader, lately }
+        OpenFiles { opener, open: Vec::new(), memory: ProvenBytes::default(), has_reader }
+    }
+
+    pub fn get(&mut self, key: ContentKey, infohash: Infohash) -> io::Result<&File> {
+        self.find(key, infohash).map(|open| &open.file)
     }
 
     /// A piece was read and checked: the page cache has it.
-    pub fn handle_read(&mut self, key: ContentKey, piece: u32, now: Monotonic) {
-        if self.lately.len() >= LATELY_MAX {
-            self.lately.retain(|_, at| now.saturating_since(*at) < RESIDENT_FOR);
+    pub fn handle_read(&mut self, key: ContentKey, infohash: Infohash, piece: u32, now: Monotonic) {
+        if let Ok(open) = self.find(key, infohash) {
+            open.note(piece, tenths(now + RESIDENT_FOR));
         }
-        self.lately.insert((key, piece), now);
     }
 
-    /// The piece of the first of these bytes that would have to come from the disk: nobody has checked
-    /// what the disk gives, and the serving thread would wait for it. Asks for the first and the last
-    /// only; what lies between them was read, and is forgotten, together with them.
+    /// The piece of these bytes that would have to come from the disk: nobody has checked what the disk
+    /// gives, and the serving thread would wait for it. It looks at samples of each piece now and then.
     pub fn cold_piece(
         &mut self,
         shelf: &Shelf,
@@ -60,41 +75,55 @@ impl OpenFiles {
         if !self.has_reader || bytes.is_empty() {
             return Ok(None);
         }
-        let file = content_file(self, shelf, key)?;
-        let ends = [bytes.start, bytes.end - 1];
-        let Some(cold) = ends.into_iter().find(|at| !sys::is_resident(file, *at)) else {
-            return Ok(None);
-        };
         let content = shelf.get(key).ok_or(Close::ContentRemoved)?;
-        let piece = content.piece_at(cold);
-        let read_at = self.lately.get(&(key, piece));
-        let lately = read_at.is_some_and(|at| now.saturating_since(*at) < RESIDENT_FOR);
-        Ok((!lately).then_some(piece))
+        let open = self.find(key, content.infohash()).map_err(|_| Close::Unreadable)?;
+        for piece in content.piece_at(bytes.start)..=content.piece_at(bytes.end - 1) {
+            let until = open.resident_until.get(piece as usize).copied().unwrap_or(0);
+            if until > tenths(now) {
+                continue;
+            }
+            let (start, end) = (content.piece_offset(piece), content.piece_end(piece));
+            let mut samples = (start..end).step_by(SAMPLE_BYTES).chain([end - 1]);
+            if !samples.all(|at| sys::is_resident(&open.file, at)) {
+                return Ok(Some(piece));
+            }
+            open.note(piece, tenths(now + LOOKED_FOR));
+        }
+        Ok(None)
     }
 
-    pub fn get(&mut self, key: ContentKey, infohash: Infohash) -> io::Result<&File> {
-        match self.open.iter().position(|(k, _)| *k == key) {
+    fn find(&mut self, key: ContentKey, infohash: Infohash) -> io::Result<&mut Open> {
+        match self.open.iter().position(|open| open.key == key) {
             Some(0) => {}
             Some(at) => self.open[..=at].rotate_right(1),
             None => {
                 let file = self.opener.open(infohash)?;
                 self.open.truncate(OPEN_FILES_MAX - 1);
-                self.open.insert(0, (key, file));
+                self.open.insert(0, Open { key, file, resident_until: vec![] });
             }
         }
-        Ok(&self.open[0].1)
+        Ok(&mut self.open[0])
     }
 
     /// Opens the file anew when it is needed again. Until then it does not keep its space on disk.
     pub fn forget(&mut self, key: ContentKey) {
-        self.open.retain(|(k, _)| *k != key);
+        self.open.retain(|open| open.key != key);
     }
 
     /// With what is in memory of it.
     pub fn remove(&mut self, key: ContentKey) {
         self.forget(key);
-        self.lately.retain(|(of, _), _| *of != key);
         self.memory.forget(key);
+    }
+}
+
+impl Open {
+    fn note(&mut self, piece: u32, until: Tenths) {
+        let at = piece as usize;
+        if self.resident_until.len() <= at {
+            self.resident_until.resize(at + 1, 0);
+        }
+        self.resident_until[at] = until;
     }
 }
 

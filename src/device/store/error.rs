@@ -47,12 +47,56 @@ pub enum StoreError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     /// SQLite's own words: its types stay inside this folder.
     #[error("the database failed: {message}")]
-    Database { message: String, busy_or_full: bool },
+    Database { message: String, busy_or_full: bool, trouble: Option<DiskTrouble> },
     #[error("the stored value of {name} cannot be read: {detail}")]
     Value { name: String, detail: String },
 }
 
+/// What is wrong with the disk, as one sentence for its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskTrouble {
+    #[error(
+        "the disk is full: free some space on it; serving goes on, and so will everything else by itself"
+    )]
+    Full,
+    #[error(
+        "the disk has become read-only, as failing disks do: check it or replace it; what is held is \
+         still served, but little of what happens now survives a restart"
+    )]
+    ReadOnly,
+    #[error(
+        "the disk reports errors: check its cable and its health, and replace it if they go on; what \
+         can be read is still served"
+    )]
+    Failing,
+    #[error(
+        "the disk takes seconds to answer: it may be failing, or something else keeps it busy; what is \
+         in memory is still served"
+    )]
+    Slow,
+}
+
+impl DiskTrouble {
+    pub fn of(error: &io::Error) -> DiskTrouble {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskTrouble::Full,
+            io::ErrorKind::ReadOnlyFilesystem => DiskTrouble::ReadOnly,
+            _ => DiskTrouble::Failing,
+        }
+    }
+}
+
 impl StoreError {
+    /// If it is the disk's.
+    pub fn disk_trouble(&self) -> Option<DiskTrouble> {
+        match self {
+            StoreError::Io { source, .. } => Some(DiskTrouble::of(source)),
+            StoreError::NoSpace { .. } => Some(DiskTrouble::Full),
+            StoreError::Database { trouble, .. } => *trouble,
+            _ => None,
+        }
+    }
+
     pub fn fault(&self) -> Fault {
         match self {
             StoreError::Metainfo { .. } => Fault::Operator,
@@ -81,11 +125,18 @@ impl StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
-        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure};
-        let busy_or_full = matches!(
-            error.sqlite_error_code(),
-            Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure)
-        );
-        StoreError::Database { message: error.to_string(), busy_or_full }
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly, SystemIoFailure,
+        };
+        let code = error.sqlite_error_code();
+        let busy = matches!(code, Some(DatabaseBusy | DatabaseLocked));
+        let trouble = match code {
+            Some(DiskFull) => Some(DiskTrouble::Full),
+            Some(ReadOnly) => Some(DiskTrouble::ReadOnly),
+            Some(SystemIoFailure | CannotOpen) => Some(DiskTrouble::Failing),
+            _ => None,
+        };
+        let busy_or_full = busy || trouble.is_some();
+        StoreError::Database { message: error.to_string(), busy_or_full, trouble }
     }
 }

@@ -29,7 +29,7 @@ pub use self::{
     chain::LedgerBreak,
     content_file::ContentFile,
     contents::{StoredContent, is_gone},
-    error::StoreError,
+    error::{DiskTrouble, StoreError},
 };
 use self::{
     beneath::Beneath,
@@ -58,6 +58,8 @@ struct Inner {
     egress: Mutex<BTreeMap<Infohash, Usage>>,
 }
 
+/// How often the disk was tried, which is only done after trouble.
+const DISK_CHECKS: &str = "disk_checks";
 /// Ties the database to the folder's marker.
 const DATA_ID: &str = "data_id";
 
@@ -137,6 +139,11 @@ impl Store {
     ) -> Result<(), StoreError> {
         let text = serde_json::to_string(value)
             .map_err(|e| StoreError::Value { name: name.to_owned(), detail: e.to_string() })?;
+        self.set_setting_text(name, &text)
+    }
+
+    /// The same with the value as JSON.
+    pub fn set_setting_text(&self, name: &str, text: &str) -> Result<(), StoreError> {
         self.0.db.lock().execute(
             "INSERT INTO setting (name, value) VALUES (?1, ?2)
              ON CONFLICT (name) DO UPDATE SET value = ?2 WHERE value <> ?2",
@@ -175,6 +182,15 @@ impl Store {
         #[allow(clippy::useless_conversion)]
         let free = u64::from(stat.blocks_available()).saturating_mul(stat.fragment_size().into());
         Ok(free)
+    }
+
+    /// Whether the disk takes what it is given: a small file, and a row. Blocks as long as the disk does.
+    pub fn try_disk(&self) -> Result<(), StoreError> {
+        let path = self.0.dir.scratch().join("disk-check");
+        data_dir::write_durably(&path, &[0; 4096])?;
+        std::fs::remove_file(&path).map_err(StoreError::io("remove", path))?;
+        let before = self.setting::<u64>(DISK_CHECKS)?.unwrap_or(0);
+        self.set_setting(DISK_CHECKS, &(before + 1))
     }
 
     /// A folder for files that need not survive a restart; emptied when the store is opened.

@@ -73,7 +73,7 @@ pub struct FillSettings {
     pub retry_longest: Duration,
     /// A web seed that asks for more time than this is not waited for.
     pub busy_wait_max: Duration,
-    /// Once peers have brought nothing for so long, the web seed steps in.
+    /// Once peers have brought too little for so long, the web seed steps in.
     pub hold_back: Duration,
     /// Writes are gathered until they fill such a run of the disk: an erase block, or several.
     pub write_run_bytes: u64,

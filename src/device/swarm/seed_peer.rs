@@ -1,5 +1,5 @@
 //! The web seeds as a BitTorrent peer on loopback, for librqbit, which knows no web seeds: it offers
-//! the missing pieces once other peers bring nothing, and answers requests out of whole verified
+//! the missing pieces once other peers bring too little, and answers requests out of whole verified
 //! pieces that it fetches over HTTP.
 //! Speaks to our own librqbit session only, told by its peer id, which is a secret of this fill.
 
@@ -25,6 +25,10 @@ use crate::logic::{
 
 /// librqbit cuts a peer that says nothing for ten seconds, and a piece may take longer to fetch.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(4);
+/// Other devices are enough when they will have brought the rest within this time, or are as fast as
+/// a few neighbours' uplinks: content that is hot is wanted soon.
+const ENOUGH_WITHIN: Duration = Duration::from_secs(60);
+const ENOUGH_BYTES_PER_SECOND: u64 = 2 * 1024 * 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const PEER_ID: [u8; 20] = *b"-LR0100-our-web-seed";
 
@@ -35,8 +39,8 @@ pub(super) struct SeedPeer {
     pub client_peer_id: [u8; 20],
     /// Whether the fill can go on without us.
     pub others: bool,
-    /// While the others bring something at least this often, we stay choked: what a neighbour has
-    /// costs the operator nothing.
+    /// While the others bring enough in each such time, we stay choked: what a neighbour has costs
+    /// the operator nothing.
     pub hold_back: Duration,
 }
 
@@ -58,6 +62,17 @@ impl SeedPeer {
             }
         });
         Ok(address)
+    }
+
+    /// What the others must bring while we are held back.
+    fn enough_bytes(&self) -> u64 {
+        let bytes = |piece| u64::from(self.progress.metainfo.piece_bytes(piece).unwrap_or(0));
+        let missing_bytes: u64 = self.progress.missing().iter_held().map(bytes).sum();
+        let in_time = missing_bytes / ENOUGH_WITHIN.as_secs();
+        // Our own limit slows the others down as well.
+        let limit = self.seeds.rate().map_or(u64::MAX, |rate| rate / 2);
+        let bytes_per_second = in_time.min(ENOUGH_BYTES_PER_SECOND).min(limit);
+        (bytes_per_second as f64 * self.hold_back.as_secs_f64()) as u64
     }
 
     /// One connection at a time: there is one client. Returns when the web seeds are of no use.
@@ -153,7 +168,7 @@ impl Connection<'_> {
         let mut held_back = tokio::time::interval(self.peer.hold_back);
         // The first tick of an interval comes at once.
         held_back.tick().await;
-        let mut brought = self.peer.progress.peer_bytes();
+        let mut before = self.peer.progress.peer_bytes();
         loop {
             tokio::select! {
                 received = read.read_buf(&mut input) => {
@@ -178,8 +193,9 @@ impl Connection<'_> {
                 }
                 _ = held_back.tick(), if self.choked => {
                     let brings = self.peer.progress.peer_bytes();
-                    if std::mem::replace(&mut brought, brings) == brings {
-                        tracing::debug!("peers bring nothing: the web seed steps in");
+                    let brought = std::mem::replace(&mut before, brings).abs_diff(brings);
+                    if brought <= self.peer.enough_bytes() {
+                        tracing::debug!("peers bring too little: the web seed steps in");
                         self.choked = false;
                         self.say(&[Message::Unchoke]).await?;
                     }

@@ -117,6 +117,10 @@ impl WebSeeds {
         self.seeds.is_empty()
     }
 
+    pub fn rate(&self) -> Option<u64> {
+        *self.throttle.rate().borrow()
+    }
+
     /// A whole verified piece, from the first web seed that is still good.
     ///
     /// # Errors

@@ -252,7 +252,7 @@ impl ListRepository {
             return Ok(());
         }
         match std::fs::remove_file(self.memory.join("root.json")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => std::fs::write(&marker, pinned.as_ref()),
         }
     }

@@ -273,6 +273,19 @@ fn judges_no_lease_under_an_unknown_time() {
 }
 
 #[test]
+fn a_lease_that_ended_while_the_time_was_lost_ends_when_it_is_known_again() {
+    let followed = (list(4, vec![entry(1, 100)]), policy(), UnixSeconds(T0 + DAY));
+    let mut bench = Bench::new(vec![stored(1, 100, true)], Some(followed));
+    assert!(bench.commands().contains(&Command::Serve(hash(1))));
+    bench.now.wall = WallTime::Unsynced;
+    let without = bench.pass(8 * DAY);
+    assert!(!without.contains(&Command::Evict(hash(1))), "nobody can tell");
+    bench.now.wall = WallTime::Synced(UnixSeconds(T0 + 8 * DAY));
+    assert_eq!(bench.node.poll_timeout(bench.now), Some(bench.now.monotonic), "at once");
+    assert!(bench.pass(1).contains(&Command::Evict(hash(1))));
+}
+
+#[test]
 fn pauses_at_once_and_goes_on_by_itself() {
     let mut bench = Bench::new(vec![], None);
     bench.commands();
@@ -491,4 +504,13 @@ fn a_damaged_pin_is_mended_from_the_list_but_never_the_owners_own_file() {
     let mut restarted = Bench::standalone(vec![damaged]);
     assert!(restarted.commands().contains(&Command::Serve(hash(1))), "the rest is served");
     assert!(restarted.node.snapshot().contents[0].problem.is_some());
+}
+
+#[test]
+fn tries_a_failed_fill_at_once_when_the_disk_is_well_again() {
+    let mut bench = Bench::new(vec![], None);
+    bench.list(list(1, vec![entry(1, 100)]));
+    let failed = Event::FillFailed { infohash: hash(1), problem: "x".into(), retryable: true };
+    assert_eq!(fills(&bench.event(failed)), []);
+    assert_eq!(fills(&bench.event(Event::DiskWell)), [hash(1)]);
 }

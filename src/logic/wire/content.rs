@@ -1,10 +1,7 @@
 //! What can be asked for: the contents on offer, by infohash, which of their pieces are held, and which
 //! of those may leave. Checks no piece itself; it is told.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{BlockRequest, METADATA_PIECE_BYTES, mse};
 use crate::logic::{bitfield::Bitfield, infohash::Infohash};
@@ -47,7 +44,7 @@ pub struct Content {
     /// could have changed its bytes.
     proven: Bitfield,
     /// Pieces that were on offer and turned out bad, until they are held again. Peers may still ask.
-    withdrawn: BTreeSet<u32>,
+    withdrawn: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +88,7 @@ impl Shelf {
             true => servable.have.clone(),
             false => Bitfield::empty(servable.have.pieces()),
         };
-        let withdrawn = BTreeSet::new();
+        let withdrawn = vec![];
         self.contents.insert(key, Content { servable, completed: vec![], proven, withdrawn });
         Ok(key)
     }
@@ -170,6 +167,10 @@ impl Content {
         u64::from(piece) * u64::from(self.servable.piece_length)
     }
 
+    pub fn piece_end(&self, piece: u32) -> u64 {
+        self.piece_offset(piece.saturating_add(1)).min(self.servable.total_bytes)
+    }
+
     /// Whether a piece is held and was checked: the one question before each block.
     pub fn may_leave(&self, piece: u32) -> bool {
         self.proven.has(piece)
@@ -208,20 +209,20 @@ impl Content {
         self.proven.clear(piece);
         let was_held = self.servable.have.clear(piece);
         if was_held {
-            self.withdrawn.insert(piece);
+            self.withdrawn.push(piece);
         }
         was_held
     }
 
     /// A peer that asks for it was told that it is here.
     pub fn is_withdrawn(&self, piece: u32) -> bool {
-        !self.withdrawn.is_empty() && self.withdrawn.contains(&piece)
+        self.withdrawn.contains(&piece)
     }
 
     fn complete(&mut self, piece: u32, trusted: bool) {
         if self.servable.have.set(piece) {
             self.completed.push(piece);
-            self.withdrawn.remove(&piece);
+            self.withdrawn.retain(|gone| *gone != piece);
         }
         if trusted {
             self.prove(piece);

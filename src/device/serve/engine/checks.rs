@@ -35,7 +35,8 @@ impl Loop {
         let Some(key) = connection.session.content() else { return };
         let Some(content) = self.shelf.get(key).filter(|c| !c.all_may_leave()) else { return };
         for piece in connection.session.awaited(content) {
-            if self.asked.insert((key, piece)) {
+            if !self.asked.contains(&(key, piece)) {
+                self.asked.push((key, piece));
                 checker.check(content.infohash(), piece);
             }
         }
@@ -49,7 +50,7 @@ impl Loop {
         now: Monotonic,
     ) {
         let Some(key) = self.shelf.find(infohash) else { return };
-        self.asked.remove(&(key, piece));
+        self.asked.retain(|asked| *asked != (key, piece));
         if !self.shelf.get_mut(key).is_some_and(|content| content.prove(piece)) {
             return;
         }
@@ -60,7 +61,7 @@ impl Loop {
             }
             None => {
                 self.files.memory.forget_piece(key, piece);
-                self.files.handle_read(key, piece, now);
+                self.files.handle_read(key, infohash, piece, now);
             }
         }
         self.join_turns_of(key);
@@ -69,7 +70,7 @@ impl Loop {
     pub(super) fn withdraw(&mut self, infohash: Infohash, pieces: &[u32], now: Monotonic) {
         let Some(key) = self.shelf.find(infohash) else { return };
         for &piece in pieces {
-            self.asked.remove(&(key, piece));
+            self.asked.retain(|asked| *asked != (key, piece));
             self.files.memory.forget_piece(key, piece);
             if !self.shelf.get_mut(key).is_some_and(|content| content.withdraw(piece)) {
                 continue;

@@ -11,7 +11,7 @@ mod pacing;
 mod sending;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{
@@ -101,7 +101,7 @@ pub(super) struct Loop {
     files: OpenFiles,
     checker: Option<Box<dyn CheckPieces>>,
     /// Checks that are under way.
-    asked: BTreeSet<(ContentKey, u32)>,
+    asked: Vec<(ContentKey, u32)>,
     withholding: Vec<Withholding>,
     choker: Choker,
     pacer: Pacer,
@@ -173,7 +173,7 @@ impl Loop {
             shelf: if checker.is_some() { Shelf::with_checks() } else { Shelf::default() },
             files: OpenFiles::new(content, checker.is_some()),
             checker,
-            asked: BTreeSet::new(),
+            asked: vec![],
             withholding: vec![],
             choker: Choker::new(slots_for(Allowance::Paused)),
             pacer: Pacer::new(Allowance::Paused, Monotonic::START),
