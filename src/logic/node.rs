@@ -275,10 +275,7 @@ impl<R: Rng> Node<R> {
                 }
                 self.replan(now);
             }
-            Event::FillPaused(infohash) => {
-                self.fill_paused(infohash);
-                self.replan(now);
-            }
+            Event::FillPaused(infohash) => self.fill_paused(infohash, now),
             Event::FillFailed { infohash, problem, retryable } => {
                 self.fill_failed(infohash, problem, retryable, at);
                 self.replan(now);

@@ -115,13 +115,14 @@ impl<R: rand::Rng> Node<R> {
         self.replan(now);
     }
 
-    pub(super) fn fill_paused(&mut self, infohash: Infohash) {
+    pub(super) fn fill_paused(&mut self, infohash: Infohash, now: Now) {
         self.fill_running.take_if(|filling| *filling == infohash);
         if let Some(content) = self.contents.get_mut(&infohash)
             && content.phase == Phase::Filling
         {
             content.phase = Phase::Waiting;
         }
+        self.replan(now);
     }
 
     pub fn unwanted(&self) -> &BTreeSet<Infohash> {
