@@ -12,6 +12,8 @@ use crate::logic::{
 const WRITTEN_PER_100_FILLED: u64 = 103;
 /// Over so many days writing must be worth it.
 const WEAR_DAYS: u32 = 30;
+/// So much in that time wears no flash that anybody sells, however small the quota.
+const HARMLESS_BYTES: u64 = GIB;
 
 /// `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub struct Budgets {
     pub ingress_bytes_per_month_max: Option<u64>,
     pub flash_bytes_per_day_max: Option<u64>,
     /// Bytes written for every 100 bytes served, over 30 days; the quota itself may be written once in
-    /// that time whatever was served, or a new device could never begin.
+    /// that time whatever was served, or a new device could never begin; and a gibibyte, if that is more.
     pub flash_percent_of_egress_max: Option<u32>,
     pub quota_bytes: u64,
 }
@@ -91,7 +93,7 @@ impl Budgets {
             let flow = traffic.last_hours(WEAR_DAYS * 24, wall);
             let earned = u128::from(flow.egress_bytes) * u128::from(percent) / 100;
             let may_write =
-                self.quota_bytes.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
+                self.quota_bytes.max(HARMLESS_BYTES).saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
             at_most(
                 filled_for(may_write).saturating_sub(flow.ingress_bytes),
                 Spent::FlashPerEgress,
