@@ -19,32 +19,40 @@ use crate::{
 /// One minute, a value a second.
 const HISTORY: usize = 60;
 
-/// Wire bytes per second over the last minute, sampled from a counter that only grows.
+/// Wire bytes in each second of the last minute, by a counter that only grows.
 #[derive(Default)]
 pub struct EgressHistory {
     values: VecDeque<u64>,
     last: Option<(Monotonic, u64)>,
+    /// The counter when the present second began.
+    at_second: u64,
 }
 
 impl EgressHistory {
-    /// Call about once a second; a longer gap is filled with its average.
+    /// Call about once a second. What came between two calls is taken to have come evenly.
     pub fn sample(&mut self, total_bytes: u64, now: Monotonic) {
-        let Some((then, before)) = self.last else {
-            self.last = Some((now, total_bytes));
+        let Some((then, before)) = self.last.replace((now, total_bytes)) else {
+            self.at_second = total_bytes;
             return;
         };
-        let seconds = now.saturating_since(then).as_secs_f64();
-        if seconds < 0.5 {
-            return;
+        let elapsed = now.saturating_since(then).as_nanos().max(1);
+        let bytes = u128::from(total_bytes.saturating_sub(before));
+        let total_at = |second: u64| {
+            let since = Monotonic(Duration::from_secs(second)).saturating_since(then).as_nanos();
+            before + (bytes * since / elapsed) as u64
+        };
+        let (first, last) = (then.0.as_secs() + 1, now.0.as_secs());
+        let oldest = (last + 1).saturating_sub(HISTORY as u64);
+        if oldest > first {
+            self.at_second = total_at(oldest - 1);
         }
-        let rate = total_bytes.saturating_sub(before) as f64 / seconds;
-        for _ in 0..(seconds.round() as usize).clamp(1, HISTORY) {
+        for total in (first.max(oldest)..=last).map(total_at) {
             if self.values.len() == HISTORY {
                 self.values.pop_front();
             }
-            self.values.push_back(rate as u64);
+            self.values.push_back(total.saturating_sub(self.at_second));
+            self.at_second = total;
         }
-        self.last = Some((now, total_bytes));
     }
 
     pub fn current(&self) -> u64 {
@@ -204,15 +212,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_rates_and_fills_gaps() {
+    fn has_one_value_for_each_second_however_often_it_is_called() {
         let at = |ms| Monotonic(Duration::from_millis(ms));
         let mut history = EgressHistory::default();
-        history.sample(0, at(0));
-        history.sample(1000, at(1000));
-        history.sample(1000, at(1100));
-        history.sample(7000, at(4000));
-        assert_eq!(history.values(), [1000, 2000, 2000, 2000]);
-        history.sample(7000, at(1_000_000));
+        for n in 0..=50 {
+            history.sample(n * 900, at(n * 900));
+        }
+        assert_eq!(history.values(), vec![1000; 45]);
+        history.sample(45_000 + 6000, at(48_000));
+        assert_eq!(history.values()[44..], [1000, 2000, 2000, 2000]);
+        history.sample(51_000 + 8000, at(128_000));
+        assert_eq!(history.values(), vec![100; 60]);
+        history.sample(59_000, at(1_000_000));
         assert_eq!(history.values(), vec![0; 60]);
     }
 }

@@ -92,8 +92,10 @@ impl Budgets {
         if let Some(percent) = self.flash_percent_of_egress_max {
             let flow = traffic.last_hours(WEAR_DAYS * 24, wall);
             let earned = u128::from(flow.egress_bytes) * u128::from(percent) / 100;
-            let may_write =
-                self.quota_bytes.max(HARMLESS_BYTES).saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
+            let may_write = self
+                .quota_bytes
+                .max(HARMLESS_BYTES)
+                .saturating_add(u64::try_from(earned).unwrap_or(u64::MAX));
             at_most(
                 filled_for(may_write).saturating_sub(flow.ingress_bytes),
                 Spent::FlashPerEgress,
