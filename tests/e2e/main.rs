@@ -17,6 +17,7 @@ mod intact;
 mod kill;
 mod leecher;
 mod preload;
+mod removal;
 mod revocation;
 mod windows;
 mod world;

@@ -61,7 +61,7 @@ pub async fn body(url: &Url, mut response: Response, limit: u64) -> Result<Vec<u
     }
 }
 
-/// The same as [`get`], for a URL out of the operator's documents.
+/// The same as `get`, for a URL out of the operator's documents.
 pub async fn get_outside(
     outbound: &Outbound,
     url: &Url,
