@@ -92,6 +92,7 @@ pub fn main() -> ExitCode {
         print!("{}", DeviceConfig::DEFAULT_TOML);
         return ExitCode::SUCCESS;
     }
+    sys::give_large_buffers_back();
     crate::telemetry::init();
     if args.stop_with_parent
         && let Err(error) = crate::process::stop_with_parent()

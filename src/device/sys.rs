@@ -1,5 +1,5 @@
 //! The one place of the device with `unsafe`: what neither nix nor socket2 wraps of the kernel's calls
-//! about TCP sockets and files. Each does one call. Nothing else belongs here.
+//! about TCP sockets and files, and a word to the allocator. Each does one call. Nothing else belongs here.
 #![allow(unsafe_code)]
 
 use std::{io, mem::size_of, os::fd::AsRawFd};
@@ -168,4 +168,18 @@ pub fn yield_disk() -> io::Result<()> {
         unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, THIS_THREAD, CLASS_IDLE) };
     nix::errno::Errno::result(result)?;
     Ok(())
+}
+
+/// What is freed of large buffers goes back to the system at once, as musl does by itself: glibc would
+/// keep as much for the next time as was once in use, and fills, which are rare, use most.
+pub fn give_large_buffers_back() {
+    // Glibc's own, before it learns from what is freed.
+    #[cfg(target_env = "gnu")]
+    const LARGE_BYTES: libc::c_int = 128 * 1024;
+    // SAFETY: an integer, before there is a second thread.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        // If it fails, memory stays with us for longer.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+    }
 }
