@@ -129,7 +129,7 @@ fn download(lab: &Lab, served: &Served, name: &str) {
 }
 
 #[test]
-#[ignore = "fails in one of three runs: a lease that is wanted back is at times not given back in time"]
+#[ignore = "slow clients on this machine may read what was written after it was theirs: see README"]
 fn bit_flips_reach_nobody_and_are_mended_while_clients_download() {
     let lab = unlimited();
     let small = Served::publish(&lab, "small.bin", 4 * MIB + 77_777, 1);
